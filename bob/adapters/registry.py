@@ -1,0 +1,8 @@
+"""Adapter names, as task cards write them."""
+
+from __future__ import annotations
+
+from bob.adapters.base import Adapter
+from bob.adapters.classification import Classification
+
+ADAPTERS: dict[str, type[Adapter]] = {"classification": Classification}

@@ -1,0 +1,1 @@
+"""One interface to pretrained backbones, one file for each source of weights."""

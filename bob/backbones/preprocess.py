@@ -1,0 +1,111 @@
+"""A checkpoint's own preprocessing: resize and crop as uint8 in the workers, scale and normalise on the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from bob.cards import PreprocessOverride
+from bob.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Evaluation preprocessing, with the meaning that timm's `pretrained_cfg` gives to each field.
+
+    Attributes:
+        size: (height, width) of the network's input, pixels.
+        crop_fraction: The input's share of the resized image; 0.875 with 224 means resize to 256, crop 224.
+        crop_mode: `center` resizes the short edge and crops; `squash` ignores the aspect ratio;
+            `border` fits the long edge and pads with the mean.
+        interpolation: `nearest`, `bilinear` or `bicubic`, always with antialiasing.
+        mean: Per-channel mean of RGB in [0, 1].
+        std: Per-channel standard deviation of RGB in [0, 1].
+    """
+
+    size: tuple[int, int] = (224, 224)
+    crop_fraction: float = 0.875
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @classmethod
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any]) -> Preprocess:
+        """Read a timm `pretrained_cfg`, with timm's own defaults for what it leaves out."""
+        from timm.data import resolve_data_config
+
+        config = resolve_data_config(pretrained_cfg=dict(pretrained_cfg))
+        return cls(
+            size=tuple(config["input_size"][1:]),
+            crop_fraction=config["crop_pct"],
+            crop_mode=config["crop_mode"],
+            interpolation=config["interpolation"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+        )
+
+    def overridden(self, override: PreprocessOverride) -> Preprocess:
+        """Return a copy with the fields that the card sets."""
+        fields = {name: value for name, value in override.model_dump().items() if value is not None}
+        if isinstance(fields.get("size"), int):
+            fields["size"] = (fields["size"], fields["size"])
+        return replace(self, **fields)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready fields, for identities and records."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def crop(self, image: torch.Tensor) -> torch.Tensor:
+        """Resize and crop one image: uint8 (3, H, W) -> uint8 (3, height, width)."""
+        resized = F.resize(image, self._resized(*image.shape[-2:]), _mode(self.interpolation), antialias=True)
+        if self.crop_mode == "border":
+            resized = self._pad(resized)
+        return F.center_crop(resized, list(self.size))
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Scale and normalise a batch: uint8 (B, 3, H, W) -> float32, same device and memory format."""
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        # One multiply-add a pixel: (x / 255 - mean) / std = x * scale + shift.
+        return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
+
+    def _resized(self, height: int, width: int) -> list[int]:
+        """Height and width after resizing, rounded as timm and torchvision do."""
+        target_h, target_w = (math.floor(edge / self.crop_fraction) for edge in self.size)
+        if self.crop_mode == "squash":
+            return [target_h, target_w]
+        if self.crop_mode == "border":
+            ratio = max(height / target_h, width / target_w)
+            return [round(height / ratio), round(width / ratio)]
+        if target_h == target_w:
+            short, long = sorted((height, width))
+            other = int(target_h * long / short)
+            return [target_h, other] if height <= width else [other, target_h]
+        ratio = min(height / target_h, width / target_w)
+        return [round(height / ratio), round(width / ratio)]
+
+    def _pad(self, image: torch.Tensor) -> torch.Tensor:
+        short = [max(0, edge - have) for edge, have in zip(self.size, image.shape[-2:], strict=True)]
+        top, left = short[0] // 2, short[1] // 2
+        fill = [round(255 * value) for value in self.mean]
+        return F.pad(image, [left, top, short[1] - left, short[0] - top], fill=fill)
+
+
+def _mode(interpolation: str) -> InterpolationMode:
+    modes = {m.value: m for m in (InterpolationMode.NEAREST, InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)}
+    if interpolation not in modes:
+        raise UserError(
+            f"Interpolation '{interpolation}' is not supported.",
+            f"Set preprocess.interpolation to one of {list(modes)}.",
+        )
+    return modes[interpolation]

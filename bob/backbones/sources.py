@@ -1,0 +1,102 @@
+"""From a name on the command line to a card, and from a card to a backbone with its weights."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+
+from bob.backbones.base import Backbone
+from bob.backbones.custom import is_custom
+from bob.cards import TWIN_SUFFIX, BackboneCard, Weights, match_names
+from bob.errors import UserError, did_you_mean
+
+# Source -> module and function that open it; imported only when used.
+_LOADERS = {
+    "timm": ("bob.backbones.timm", "load_timm"),
+    "checkpoint": ("bob.backbones.checkpoint", "load_checkpoint"),
+    "custom": ("bob.backbones.custom", "load_custom"),
+    "pixels": ("bob.backbones.baselines", "load_pixels"),
+    "constant": ("bob.backbones.baselines", "load_constant"),
+}
+
+
+def open_backbone(card: BackboneCard) -> Backbone:
+    """Load a card's weights and give them the interface.
+
+    Raises:
+        UserError: If the weights cannot be had or do not fit.
+    """
+    module, function = _LOADERS[card.weights.source]
+    return getattr(importlib.import_module(module), function)(card)
+
+
+def resolve_backbones(specs: Iterable[str], cards: Mapping[str, BackboneCard]) -> list[BackboneCard]:
+    """Return the cards meant by names, globs and specs, in order and without repeats.
+
+    A glob matches a random twin only if it says so (`*.random`), as a shell's `*` matches no dotfile.
+
+    Raises:
+        UserError: If a name is unknown; suggests close ones.
+    """
+    specs = list(specs)
+    twins = {f"{name}{TWIN_SUFFIX}" for name, card in cards.items() if card.has_random_twin}
+    names = []
+    for spec in specs:
+        names += match_names([spec], twins | set(cards) if TWIN_SUFFIX in spec else cards)
+    return [resolve_backbone(name, cards) for name in dict.fromkeys(names)]
+
+
+def resolve_backbone(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCard:
+    """Return the card for one name: a card, its random twin, `file.py:make`, `timm:NAME[@FILE]` or a bare timm name.
+
+    Raises:
+        UserError: If the name is unknown; suggests close ones.
+    """
+    if spec in cards:
+        return cards[spec]
+    if spec.endswith(TWIN_SUFFIX):
+        return _twinned(spec, cards).random_twin()
+    if spec.startswith("timm:"):
+        return _timm_card(spec.removeprefix("timm:"))
+    if is_custom(spec):
+        card = BackboneCard(name="custom", weights=Weights(source="custom", model=spec), method="custom")
+        return card.model_copy(update={"name": spec})  # a path may hold characters that a card's name may not
+    from bob.backbones.timm import is_timm_name, timm_names
+
+    if is_timm_name(spec):
+        return _timm_card(spec)
+    hint = did_you_mean(spec, [*cards, *timm_names()])
+    raise UserError(f"Unknown backbone '{spec}'.", hint or "See `bob list backbones`; any timm name works too.")
+
+
+def _twinned(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCard:
+    card = resolve_backbone(spec.removesuffix(TWIN_SUFFIX), cards)
+    if not card.has_random_twin:
+        raise UserError(f"'{card.name}' has no architecture to initialise at random.", f"Use '{card.name}' itself.")
+    return card
+
+
+def _timm_card(spec: str) -> BackboneCard:
+    """A card for a timm model without one; `NAME@FILE` takes its weights from a file."""
+    from bob.backbones.timm import is_timm_name, timm_names
+
+    name, _, file = spec.partition("@")
+    if not is_timm_name(name):
+        raise UserError(f"timm has no model '{name}'.", did_you_mean(name, timm_names()))
+    weights = Weights(source="checkpoint" if file else "timm", model=name, file=file or None)
+    card = BackboneCard(name=name, weights=weights, architecture=name.partition(".")[0])
+    return card.model_copy(update={"name": spec})
+
+
+def weights_status(card: BackboneCard) -> str:
+    """Say in words whether the weights are on this machine, and if not how they get here."""
+    if card.weights.source == "checkpoint":
+        from bob.backbones.checkpoint import find
+
+        path = find(card.weights)
+        return f"here, {path}" if path and path.is_file() else f"not here; {card.weights.install or card.weights.file}"
+    if card.weights.source == "timm" and card.weights.pretrained:
+        from bob.backbones.timm import cached_weights
+
+        return cached_weights(card.weights.model)
+    return "none needed"

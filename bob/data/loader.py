@@ -1,0 +1,100 @@
+"""Decoding and cropping in worker processes, sized by the cores that were really granted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from bob.errors import UserError
+
+if TYPE_CHECKING:
+    from bob.data.base import ImageSet
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images, ready for the device: `indices` into their set, `images` uint8 (B, 3, h, w)."""
+
+    indices: list[int]
+    images: torch.Tensor
+
+
+def granted_cores() -> int:
+    """Cores that this process may use: its CPU affinity, cut down to the cgroup's quota (containers, batch systems)."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, affinity if quota is None else min(affinity, int(quota)))
+
+
+def load_batches(
+    images: ImageSet,
+    batches: Sequence[Sequence[int]],
+    crop: Callable[[torch.Tensor], torch.Tensor],
+    workers: int | None = None,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Yield the batches in the order given.
+
+    Args:
+        images: Where to read from.
+        batches: Positions of each batch's images.
+        crop: uint8 (3, H, W) -> uint8 (3, h, w), the same h and w for all; runs in the worker.
+        workers: Worker processes; None for one a granted core, 0 to read in this process.
+        pin_memory: Page-lock the batches for copying to a GPU.
+
+    Raises:
+        UserError: On the first image that cannot be read, naming it.
+    """
+    workers = granted_cores() if workers is None else workers
+    loader = DataLoader(
+        _Batches(images, batches, crop),
+        batch_size=None,
+        num_workers=min(workers, len(batches)),
+        pin_memory=pin_memory,
+    )
+    for item in loader:
+        # A worker hands its error over as a value: raised there it would come wrapped in a foreign traceback.
+        if isinstance(item, UserError):
+            raise item
+        yield Batch(list(batches[item[0]]), item[1])
+
+
+class _Batches(TorchDataset):
+    """Item i is the whole batch i, so that a batch crosses the process boundary as one block of memory."""
+
+    def __init__(
+        self, images: ImageSet, batches: Sequence[Sequence[int]], crop: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        self._images, self._batches, self._crop = images, batches, crop
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> tuple[int, torch.Tensor] | UserError:
+        try:
+            crops = [self._crop(self._images.read(index)) for index in self._batches[number]]
+        except UserError as error:
+            return error
+        batch = torch.empty(len(crops), *crops[0].shape, dtype=torch.uint8, memory_format=torch.channels_last)
+        return number, torch.stack(crops, out=batch)
+
+
+def _cgroup_quota() -> float | None:
+    """CPU quota in cores of cgroup v2 or v1; None if there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            folder = Path("/sys/fs/cgroup/cpu")
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)

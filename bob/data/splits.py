@@ -1,0 +1,40 @@
+"""Cutting a validation or test split, class by class, the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bob.errors import UserError
+
+
+def stratified_cut(
+    labels: np.ndarray, fraction: float, seed: int, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut `fraction` of each class off, at least one image and never the whole class.
+
+    Args:
+        labels: (n,) int64.
+        fraction: Share of each class to cut off, rounded to the nearest count.
+        seed: The draw of class c depends on `seed` and c alone, so other classes do not move it.
+        classes: Class names, for the error.
+
+    Returns:
+        Positions that stay and positions cut off, each in ascending order.
+
+    Raises:
+        UserError: If a class has fewer than two images.
+    """
+    cut: list[np.ndarray] = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise UserError(
+                f"Class '{classes[label]}' has only {len(members)} image to cut a split from.",
+                "Add images to it, remove the class, or provide the splits (train/, val/ and test/ folders).",
+            )
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        cut.append(np.random.default_rng([seed, int(label)]).permutation(members)[:count])
+    chosen = np.sort(np.concatenate(cut))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

@@ -1,0 +1,225 @@
+"""Running a backbone over an image set, once, into the feature store."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bob.backbones.base import Backbone
+from bob.data.base import ImageSet
+from bob.data.loader import Batch, load_batches
+from bob.errors import UserError
+from bob.features.store import FeatureStore, ShardCost
+
+# Raised when the same identity would give other features than before.
+EXTRACTION_VERSION = 1
+Precision = Literal["float32", "bfloat16", "float16"]
+Advance = Callable[[int], None]  # told how many more images are done
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How to run the forward pass; only `precision` may change the features.
+
+    Attributes:
+        device: Where the backbone runs.
+        precision: `float32`, or the type of mixed precision (autocast).
+        batch_size: Images in one forward pass; None for 16 on a CPU (its caches), 128 elsewhere.
+        workers: Decoding processes; None for one a granted core.
+    """
+
+    device: torch.device
+    precision: Precision = "float32"
+    batch_size: int | None = None
+    workers: int | None = None
+
+    @property
+    def images_per_batch(self) -> int:
+        """The batch size that is used."""
+        return self.batch_size or (16 if self.device.type == "cpu" else 128)
+
+
+def open_store(backbone: Backbone, identity: dict[str, Any], images: ImageSet, how: Extraction) -> FeatureStore:
+    """Open the store of a backbone's features of an image set; it may still lack shards.
+
+    Args:
+        backbone: Opened.
+        identity: `backbone.identity()`, given because hashing the weights takes time.
+        images: The image set.
+        how: Its precision is part of the store's identity.
+    """
+    content = {
+        "extraction": EXTRACTION_VERSION,
+        "backbone": identity,
+        "images_sha256": images.fingerprint(),
+        "precision": how.precision,
+    }
+    return FeatureStore(content, rows=len(images), width=backbone.width())
+
+
+def fill_store(
+    store: FeatureStore, backbone: Backbone, images: ImageSet, how: Extraction, advance: Advance = lambda count: None
+) -> int:
+    """Compute the shards that the store lacks.
+
+    Args:
+        store: As `open_store` gives it.
+        backbone: The store's.
+        images: The store's.
+        how: Its precision is the store's.
+        advance: Told after each batch how many images it had.
+
+    Returns:
+        Number of images computed; 0 if the store was complete.
+
+    Raises:
+        UserError: If an image cannot be read, or a feature is NaN or infinite (names the image).
+    """
+    missing = store.missing()
+    if not missing:
+        return 0
+    # Batches never cross a shard, so a resumed run forms the very batches of an undisturbed one.
+    batches = [
+        rows[i : i + how.images_per_batch] for _, rows in missing for i in range(0, len(rows), how.images_per_batch)
+    ]
+    embedded = _embed_batches(backbone, images, [list(batch) for batch in batches], how)
+    for number, rows in missing:
+        features, cost = _one_shard(embedded, len(rows), advance)
+        _require_finite(features, rows, backbone, images)
+        store.write(number, features, cost)
+    return sum(len(rows) for _, rows in missing)
+
+
+def require_same_features(store: FeatureStore, backbone: Backbone, images: ImageSet, how: Extraction) -> None:
+    """Embed the first batch again and compare it with the store.
+
+    Weights, preprocessing and source are in the store's identity, but a user's code may read more than these.
+
+    Raises:
+        UserError: If the features differ by more than rounding does.
+    """
+    rows = list(range(min(len(images), how.images_per_batch)))
+    now = torch.cat([part for part, _ in _embed_batches(backbone, images, [rows], replace(how, workers=0))])
+    stored = torch.from_numpy(np.array(store.read()[: len(rows)]))
+    tolerance = 1e-3 if how.precision == "float32" else 5e-2
+    if (now.float().cpu() - stored).norm() > tolerance * stored.norm():
+        raise UserError(
+            f"Backbone '{backbone.card.name}' no longer gives the features stored for the same code and weights.",
+            "If it is random, make it deterministic; if it reads another file, run again with --recompute.",
+        )
+
+
+def _one_shard(
+    embedded: Iterator[tuple[torch.Tensor, float]], rows: int, advance: Advance
+) -> tuple[np.ndarray, ShardCost]:
+    """Collect batches until the shard is full; features stay on the device until then."""
+    started, waiting = time.perf_counter(), 0.0
+    parts: list[torch.Tensor] = []
+    while sum(map(len, parts)) < rows:
+        part, waited = next(embedded)
+        parts.append(part)
+        waiting += waited
+        advance(len(part))
+    features = torch.cat(parts).float().cpu().numpy()
+    return features, ShardCost(rows, time.perf_counter() - started, waiting)
+
+
+def _embed_batches(
+    backbone: Backbone, images: ImageSet, batches: list[list[int]], how: Extraction
+) -> Iterator[tuple[torch.Tensor, float]]:
+    """Yield the features of each batch, on the device, and the seconds spent waiting for its images."""
+    _keep_freed_memory()
+    forward = BackingOff(prepare(backbone, how.device), how)
+    pin = how.device.type == "cuda"
+    loaded = load_batches(images, batches, backbone.preprocess.crop, how.workers, pin_memory=pin)
+    while True:
+        asked = time.perf_counter()
+        batch: Batch | None = next(loaded, None)
+        if batch is None:
+            return
+        waited = time.perf_counter() - asked
+        yield forward(batch.images), waited
+
+
+def prepare(backbone: Backbone, device: torch.device) -> Backbone:
+    """Put a backbone on the device in eval mode and, as convolutions run faster that way, channels-last."""
+    return backbone.eval().to(device=device).to(memory_format=torch.channels_last)
+
+
+class BackingOff:
+    """The forward pass from uint8 images to features, halving its batch when memory runs out.
+
+    Args:
+        backbone: Already prepared on the device.
+        how: Device and precision.
+    """
+
+    def __init__(self, backbone: Backbone, how: Extraction) -> None:
+        self._backbone = backbone
+        self._how = how
+        self.largest = how.images_per_batch
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, h, w), anywhere -> (B, D) on the device.
+
+        Raises:
+            UserError: If one image alone is too much.
+        """
+        while True:
+            try:
+                return torch.cat([self._forward(part) for part in images.split(self.largest)])
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self.largest == 1:
+                    raise UserError(
+                        f"Backbone '{self._backbone.card.name}' does not fit in the memory of {self._how.device}, even "
+                        "with one image at a time.",
+                        "Use a larger device, --device cpu, or --precision bfloat16.",
+                    ) from error
+            # Outside the handler, whose traceback keeps the failed pass's tensors alive.
+            self.largest = max(1, min(self.largest, len(images)) // 2)
+            if self._how.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        mixed = self._how.precision != "float32"
+        dtype = getattr(torch, self._how.precision) if mixed else None
+        moved = images.to(self._how.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(self._how.device.type, dtype=dtype, enabled=mixed):
+            return self._backbone.embed(self._backbone.preprocess.normalize(moved))
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _require_finite(features: np.ndarray, rows: range, backbone: Backbone, images: ImageSet) -> None:
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise UserError(
+            f"Backbone '{backbone.card.name}' gives NaN or infinite features for {len(broken)} of {len(rows)} images, "
+            f"the first being {images.names[rows[broken[0]]]} (index {rows[broken[0]]}).",
+            "Check its weights and its normalisation, or use --precision float32.",
+        )
+
+
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep freed blocks: giving each large activation back to the kernel costs more than convolving."""
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, 2**31 - 1)

@@ -1,0 +1,196 @@
+"""Features on disk: written once in shards, checked on reading, memory-mapped, never read half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bob import places
+
+# A change of the layout on disk or of the meaning of an identity; part of every key.
+FORMAT = 1
+SHARD_ROWS = 256
+_ARRAY = "features.npy"
+_IDENTITY = "identity.json"
+
+
+@dataclass(frozen=True)
+class ShardCost:
+    """What computing one shard took.
+
+    Attributes:
+        images: Rows of the shard.
+        seconds: Wall time from asking for its images to having its features.
+        waiting: Seconds of these in which the device waited for decoded images.
+    """
+
+    images: int
+    seconds: float
+    waiting: float
+
+    @property
+    def images_per_second(self) -> float:
+        """End-to-end rate, decoding included."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+class FeatureStore:
+    """The features of one image set by one backbone: float32 (N, D) in one file, with a mark for each finished shard.
+
+    The folder's name is the hash of the identity, so anything that could change a feature leads to another folder.
+    A shard's mark carries the checksum of its rows and is written after them: rows without a mark do not count.
+    Shards are fixed ranges of rows, so any process with any number of workers can go on where another was killed.
+
+    Args:
+        identity: JSON-ready description of everything that decides the features.
+        rows: N.
+        width: D.
+        root: Where stores live; `places.home() / "features"` if None. Nothing is written before the first shard.
+    """
+
+    def __init__(self, identity: dict[str, Any], rows: int, width: int, root: Path | None = None) -> None:
+        content = {"format": FORMAT, "rows": rows, "width": width, **identity}
+        self._identity = json.dumps(content, sort_keys=True, indent=1)
+        key = hashlib.sha256(self._identity.encode()).hexdigest()[:24]
+        self.shape = (rows, width)
+        self.path = (root or default_root()) / key
+
+    def shards(self) -> Iterator[tuple[int, range]]:
+        """Each shard's number and the rows that it covers."""
+        for number, start in enumerate(range(0, self.shape[0], SHARD_ROWS)):
+            yield number, range(start, min(start + SHARD_ROWS, self.shape[0]))
+
+    def missing(self) -> list[tuple[int, range]]:
+        """The shards that are still to be computed; a shard whose rows do not match its checksum is one of them."""
+        if not (self.path / _ARRAY).is_file():
+            return list(self.shards())
+        features = self._map()
+        return [
+            (number, rows)
+            for number, rows in self.shards()
+            if not self._is_sound(number, features[rows.start : rows.stop])
+        ]
+
+    def write(self, number: int, features: np.ndarray, cost: ShardCost) -> None:
+        """Write the rows of shard `number`, then its mark.
+
+        Raises:
+            OSError: If the disk refuses; before the first shard, if it has no room for the whole array.
+        """
+        if not (self.path / _ARRAY).is_file():
+            self._create()
+        rows = dict(self.shards())[number]
+        content = np.ascontiguousarray(features, dtype="<f4")
+        if content.shape != (len(rows), self.shape[1]):
+            raise ValueError(f"Expected shard {number} of shape {(len(rows), self.shape[1])}, but got {content.shape}.")
+        with (self.path / _ARRAY).open("r+b") as file:
+            file.seek(self._header_bytes() + rows.start * self.shape[1] * 4)
+            file.write(content.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        mark = {"sha256": hashlib.sha256(content.tobytes()).hexdigest(), **asdict(cost)}
+        with places.atomic_file(self._mark(number)) as temporary:
+            temporary.write_text(json.dumps(mark))
+
+    def clear(self) -> None:
+        """Forget every shard, so that all are computed again."""
+        for number, _ in self.shards():
+            self._mark(number).unlink(missing_ok=True)
+
+    def read(self) -> np.ndarray:
+        """Return the features, memory-mapped and read-only: float32 (N, D).
+
+        Raises:
+            RuntimeError: If a shard is missing or damaged; call `missing` first.
+        """
+        if missing := self.missing():
+            raise RuntimeError(f"{self.path} lacks {len(missing)} shards.")
+        return self._map()
+
+    def cost(self) -> ShardCost:
+        """What computing the finished shards took, in all."""
+        marks = [mark for number, _ in self.shards() if (mark := self._read_mark(number))]
+        return ShardCost(
+            images=sum(mark["images"] for mark in marks),
+            seconds=sum(mark["seconds"] for mark in marks),
+            waiting=sum(mark["waiting"] for mark in marks),
+        )
+
+    def _create(self) -> None:
+        with places.atomic_folder(self.path) as temporary:
+            (temporary / _IDENTITY).write_text(self._identity)
+            (temporary / "marks").mkdir()
+            array = np.lib.format.open_memmap(temporary / _ARRAY, mode="w+", dtype="<f4", shape=self.shape)
+            del array
+            _reserve(temporary / _ARRAY)
+
+    def _map(self) -> np.ndarray:
+        return np.load(self.path / _ARRAY, mmap_mode="r")
+
+    def _header_bytes(self) -> int:
+        return (self.path / _ARRAY).stat().st_size - self.shape[0] * self.shape[1] * 4
+
+    def _mark(self, number: int) -> Path:
+        return self.path / "marks" / f"{number:06d}.json"
+
+    def _read_mark(self, number: int) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._mark(number).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _is_sound(self, number: int, features: np.ndarray) -> bool:
+        mark = self._read_mark(number)
+        return mark is not None and hashlib.sha256(features.tobytes()).hexdigest() == mark.get("sha256")
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """One store on disk, as `bob cache ls` shows it.
+
+    Attributes:
+        path: Its folder; the name is its key.
+        model: Source and identifier of the backbone.
+        rows: N.
+        width: D.
+        finished: Number of finished shards.
+        size: Bytes on disk.
+    """
+
+    path: Path
+    model: str
+    rows: int
+    width: int
+    finished: int
+    size: int
+
+
+def default_root() -> Path:
+    """Folder of all stores."""
+    return places.home() / "features"
+
+
+def list_stores(root: Path | None = None) -> list[StoredFeatures]:
+    """Every store below `root`, largest first."""
+    found = []
+    for path in (root or default_root()).glob(f"[!.]*/{_IDENTITY}"):
+        folder, identity = path.parent, json.loads(path.read_text())
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        finished = sum(1 for _ in (folder / "marks").glob("[!.]*.json"))
+        model = identity["backbone"]["model"]
+        found.append(StoredFeatures(folder, model, identity["rows"], identity["width"], finished, size))
+    return sorted(found, key=lambda store: -store.size)
+
+
+def _reserve(path: Path) -> None:
+    """Take the file's whole length from the disk now, so that a full disk shows before any work is done."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

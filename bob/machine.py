@@ -1,0 +1,73 @@
+"""What a record says about the machine: versions, device, memory, and the size of a forward pass."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import bob
+from bob.backbones.base import Backbone
+from bob.data.loader import granted_cores
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "pillow")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions of what computes, the device, the cores granted, and bob's git revision if it runs from a checkout."""
+    return {
+        "bob": bob.__version__,
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cores": granted_cores(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: on the GPU if `device` is one, else by this process, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def count_flops(backbone: Backbone) -> int:
+    """Floating-point operations of one image's forward pass, as torch counts them (a multiply-add is two)."""
+    image = torch.zeros(1, 3, *backbone.preprocess.size, device=backbone.device)
+    counter = FlopCounterMode(display=False)
+    # no_grad, not inference_mode: the counter watches dispatch, which inference tensors skip.
+    with torch.no_grad(), counter:
+        backbone.embed(image)
+    return counter.get_total_flops()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+@lru_cache(maxsize=1)
+def _git_revision() -> str | None:
+    checkout = Path(bob.__file__).parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", os.fspath(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

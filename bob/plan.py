@@ -1,0 +1,89 @@
+"""What a command would do and roughly how long it would take, found out without doing it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bob.backbones.base import Backbone
+from bob.backbones.sources import open_backbone
+from bob.cards import BackboneCard, TaskCard
+from bob.data.base import Dataset
+from bob.data.sources import load_dataset
+from bob.features.extract import BackingOff, Extraction, prepare
+from bob.results.record import has_record
+from bob.run import Settings, Workbench
+
+
+@dataclass(frozen=True)
+class PlannedPair:
+    """What would happen to one backbone on one task.
+
+    Attributes:
+        backbone: Name.
+        task: Name.
+        runs: Runs asked for.
+        present: Runs that have their record already.
+        images: Images of the task.
+        stored: Images whose features are stored already.
+        bytes_per_image: Of the stored features.
+        seconds: Rough time of what is left to extract; decoding is not counted, nor are the probes.
+    """
+
+    backbone: str
+    task: str
+    runs: int
+    present: int
+    images: int
+    stored: int
+    bytes_per_image: int
+    seconds: float
+
+
+def plan(backbones: Sequence[BackboneCard], tasks: Sequence[TaskCard], settings: Settings) -> list[PlannedPair]:
+    """Open every backbone and data set asked for, and look up what is already there.
+
+    Raises:
+        UserError: If one of them cannot be opened.
+    """
+    datasets = {task.name: load_dataset(task.data, settings.data_root) for task in tasks}
+    planned = []
+    for card in backbones:
+        backbone = open_backbone(card)
+        identity, seconds = backbone.identity(), seconds_per_image(backbone, settings.how)
+        for task in tasks:
+            bench = Workbench(backbone, identity, task, datasets[task.name], settings)
+            planned.append(_plan_pair(bench, datasets[task.name], seconds))
+    return planned
+
+
+def seconds_per_image(backbone: Backbone, how: Extraction) -> float:
+    """Time of the forward pass, measured on one batch of noise after one to warm up."""
+    forward = BackingOff(prepare(backbone, how.device), how)
+    noise = torch.randint(256, (how.images_per_batch, 3, *backbone.preprocess.size), dtype=torch.uint8)
+    forward(noise)
+    started = time.perf_counter()
+    forward(noise).cpu()
+    return (time.perf_counter() - started) / len(noise)
+
+
+def _plan_pair(bench: Workbench, dataset: Dataset, seconds: float) -> PlannedPair:
+    jobs = bench.jobs()
+    present = sum(has_record(bench.settings.results, job.request) for job in jobs)
+    stores = [store for _, store in bench.stores()]
+    images = sum(len(images) for images in dataset.image_sets())
+    missing = sum(len(rows) for store in stores for _, rows in store.missing())
+    needed = 0 if present == len(jobs) else missing
+    return PlannedPair(
+        backbone=bench.backbone.card.name,
+        task=bench.task.name,
+        runs=len(jobs),
+        present=present,
+        images=images,
+        stored=images - missing,
+        bytes_per_image=4 * stores[0].shape[1],
+        seconds=needed * seconds,
+    )

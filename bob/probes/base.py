@@ -1,0 +1,68 @@
+"""What every probe is: an estimator on stored features that knows nothing of images or backbones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+
+class Probe(ABC):
+    """A classifier on features, in the manner of scikit-learn.
+
+    `__init__` only stores hyperparameters, `fit` validates, learned state ends in `_`.
+    """
+
+    @abstractmethod
+    def fit(self, features: np.ndarray, labels: np.ndarray, n_classes: int) -> Self:
+        """Learn from features (n, D) and labels (n,) in [0, n_classes).
+
+        Raises:
+            ValueError: If shapes, labels or hyperparameters do not make sense.
+        """
+
+    @abstractmethod
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Return float64 (n, n_classes), each row summing to one, for features (n, D)."""
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return int64 (n,), the most probable class; the lowest of equal ones."""
+        return self.predict_proba(features).argmax(axis=1)
+
+    @classmethod
+    def path(
+        cls, grid: Iterable[dict[str, Any]], features: np.ndarray, labels: np.ndarray, n_classes: int
+    ) -> Iterator[tuple[dict[str, Any], Probe]]:
+        """Fit one probe for each point of the grid; a probe that can share work between points overrides this."""
+        for point in grid:
+            yield point, cls(**point).fit(features, labels, n_classes)
+
+
+def check_features(features: np.ndarray, labels: np.ndarray, n_classes: int) -> None:
+    """Fail unless features are (n, D) and finite, and labels (n,) integers of at least two classes in range.
+
+    Raises:
+        ValueError: Stating what was expected and what was found.
+    """
+    if features.ndim != 2 or len(features) == 0:
+        raise ValueError(f"Expected features of shape (n, D) with n > 0, but got {features.shape}.")
+    if labels.shape != (len(features),):
+        raise ValueError(f"Expected labels of shape ({len(features)},), but got {labels.shape}.")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= n_classes:
+        raise ValueError(f"Expected integer labels in [0, {n_classes}), but got {labels.min()} to {labels.max()}.")
+    if labels.min() == labels.max():
+        raise ValueError(f"Expected at least two classes, but all labels are {labels.min()}.")
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise ValueError(f"Expected finite features, but row {bad[0]} is not ({len(bad)} rows in all).")
+
+
+def to_tensor(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """Copy to the device; float64 stays float64, every other floating type becomes float32."""
+    tensor = torch.from_numpy(np.array(array))
+    if tensor.is_floating_point() and tensor.dtype != torch.float64:
+        tensor = tensor.float()
+    return tensor.to(device)

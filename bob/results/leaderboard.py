@@ -1,0 +1,169 @@
+"""The table made from records: one row a backbone, one column group a setting (task and protocol)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bob import places
+from bob.errors import UserError
+from bob.results.metrics import get_metric
+from bob.results.record import Record
+from bob.results.statistics import ranks, z_scores
+
+# Columns of the wide table that are measured times or rates; all others are the same whenever the runs are repeated.
+MEASURED = ("images_per_second",)
+
+
+def tidy(records: Iterable[Record]) -> pd.DataFrame:
+    """One row for each run's primary metric.
+
+    Where the same backbone name, setting and seed were run on other weights or data, only the newest run counts.
+    """
+    rows = [_row(record) for record in records]
+    table = pd.DataFrame(rows).sort_values(["created", "run_id"])
+    keys = ["backbone", "task", "protocol", "seed"]
+    return table.drop_duplicates(keys, keep="last").sort_values(keys).reset_index(drop=True)
+
+
+def leaderboard(runs: pd.DataFrame, ddof: int = 1) -> pd.DataFrame:
+    """One row for each backbone, best first.
+
+    Columns: rank, backbone, paradigm; for each setting `TASK/PROTOCOL` its score, `... low` and `... high` (95%), and
+    `... z`; mean_z, mean_rank, settings (how many it has), parameters, images_per_second.
+
+    A cell that was not run stays empty and is never filled in: such a backbone has no mean_z, mean_rank or rank, and
+    stands below those that have every setting.
+
+    Args:
+        runs: As `tidy` makes them.
+        ddof: Of the standard deviation behind z; 1 is the sample's, 0 the population's.
+    """
+    cells = _cells(runs)
+    scores = cells.pivot(index="backbone", columns="setting", values="score")
+    better = cells.groupby("setting")["higher_is_better"].first()
+    z = scores.apply(lambda column: z_scores(column, ddof) * (1 if better[column.name] else -1))
+    place = scores.apply(lambda column: ranks(column, higher_is_better=bool(better[column.name])))
+    table = runs.groupby("backbone")[["paradigm", "parameters"]].last()
+    for setting in scores.columns:
+        table[setting] = scores[setting]
+        for bound in ("low", "high"):
+            table[f"{setting} {bound}"] = cells.pivot(index="backbone", columns="setting", values=bound)[setting]
+        table[f"{setting} z"] = z[setting]
+    table["mean_z"] = z.mean(axis=1, skipna=False)
+    table["mean_rank"] = place.mean(axis=1, skipna=False)
+    table["settings"] = scores.notna().sum(axis=1)
+    table["images_per_second"] = runs.groupby("backbone")["images_per_second"].median()
+    table["rank"] = ranks(table["mean_rank"], higher_is_better=False)
+    return _ordered(table.reset_index())
+
+
+def compact(table: pd.DataFrame) -> pd.DataFrame:
+    """The wide table as people read it: each setting in one column `score [low, high]`, everything as text."""
+    shown = pd.DataFrame({"rank": table["rank"].map(lambda v: _number(v, "g")), "backbone": table["backbone"]})
+    for setting in settings_of(table):
+        bounds = zip(table[setting], table[f"{setting} low"], table[f"{setting} high"], strict=True)
+        shown[setting] = [_interval(*cell) for cell in bounds]
+    shown["mean z"] = table["mean_z"].map(lambda v: _number(v, "+.2f"))
+    shown["mean rank"] = table["mean_rank"].map(lambda v: _number(v, ".2f"))
+    shown["params (M)"] = table["parameters"].map(lambda v: _number(v / 1e6, ".2f"))
+    shown["images/s"] = table["images_per_second"].map(lambda v: _number(v, ".1f"))
+    return shown
+
+
+def settings_of(table: pd.DataFrame) -> list[str]:
+    """The settings of a wide table, in its order."""
+    return [column.removesuffix(" z") for column in table.columns if column.endswith(" z")]
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A Markdown table of `compact`."""
+    shown = compact(table)
+    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write CSV or, if the name ends in .md, Markdown; atomically.
+
+    Raises:
+        UserError: If the name ends otherwise.
+    """
+    if path.suffix not in (".csv", ".md"):
+        raise UserError(f"Cannot tell the format of {path}.", "Give a name that ends in .csv or .md.")
+    text = to_markdown(table) if path.suffix == ".md" else table.to_csv(index=False, float_format="%.6g")
+    with places.atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def select(
+    records: Iterable[Record], backbones: Sequence[str], tasks: Sequence[str], protocols: Sequence[str]
+) -> list[Record]:
+    """Keep the records whose names match one of the globs of each kind; an empty list of globs keeps all.
+
+    Raises:
+        UserError: If nothing is left.
+    """
+    from fnmatch import fnmatchcase
+
+    def matches(name: str, patterns: Sequence[str]) -> bool:
+        return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+    kept = [
+        record
+        for record in records
+        if matches(record.request.backbone, backbones)
+        and matches(record.request.task, tasks)
+        and matches(record.request.protocol["name"], protocols)
+    ]
+    if not kept:
+        raise UserError("No record matches.", "Loosen --backbone, --task or --protocol.")
+    return kept
+
+
+def _row(record: Record) -> dict[str, object]:
+    score = record.metrics[record.primary]
+    return {
+        "backbone": record.request.backbone,
+        "paradigm": record.card["paradigm"],
+        "task": record.request.task,
+        "protocol": record.request.protocol["name"],
+        "seed": record.request.seed,
+        "metric": record.primary,
+        "score": score.value,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n,
+        "higher_is_better": get_metric(record.primary).higher_is_better,
+        "parameters": record.cost.parameters,
+        "images_per_second": record.cost.images_per_second,
+        "created": record.created,
+        "run_id": record.run_id,
+    }
+
+
+def _cells(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each backbone and setting: the mean over seeds of score and bounds."""
+    setting = runs["task"] + "/" + runs["protocol"]
+    grouped = runs.assign(setting=setting).groupby(["backbone", "setting"])
+    means = grouped[["score", "low", "high"]].mean()
+    return means.join(grouped["higher_is_better"].first()).reset_index()
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Best first, those without a rank last; by name among equals."""
+    table = table.sort_values(["rank", "mean_z", "backbone"], ascending=[True, False, True], na_position="last")
+    first, last = ["rank", "backbone", "paradigm"], ["mean_z", "mean_rank", "settings", "parameters", *MEASURED]
+    middle = [column for column in table.columns if column not in (*first, *last)]
+    return table[[*first, *middle, *last]].reset_index(drop=True)
+
+
+def _interval(score: float, low: float, high: float) -> str:
+    return "not run" if np.isnan(score) else f"{score:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _number(value: float, form: str) -> str:
+    return "" if np.isnan(value) else format(value, form)

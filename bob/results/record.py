@@ -1,0 +1,175 @@
+"""The immutable record that a run leaves: what was asked, what came out, what it took and where it ran."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bob import places
+from bob.errors import UserError
+from bob.results.predictions import Predictions
+
+SCHEMA_VERSION = 1
+RUNS = "runs"
+RECORD_FILE = "record.json"
+PREDICTIONS_FILE = "predictions.parquet"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Request(_Part):
+    """What was asked, in names and content hashes; its hash is the run's id.
+
+    Attributes:
+        backbone: Name of the backbone.
+        backbone_identity: Weights, preprocessing, feature and code.
+        task: Name of the task.
+        task_version: Version on its card.
+        data: Source, content hash of the images and checksum of each split.
+        protocol: Name, version, probe and grid.
+        metrics: Names of the metrics, the primary one first.
+        seed: Of everything random in the run.
+        precision: Of the forward pass.
+    """
+
+    backbone: str
+    backbone_identity: dict[str, Any]
+    task: str
+    task_version: int
+    data: dict[str, Any]
+    protocol: dict[str, Any]
+    metrics: tuple[str, ...]
+    seed: int
+    precision: str
+
+    def run_id(self) -> str:
+        """16 hex digits of the request's SHA-256: the same request, the same id."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def folder_name(self) -> str:
+        """A folder name that a person can read; the id at its end makes it unique."""
+        words = (self.backbone, self.task, self.protocol["name"], f"s{self.seed}")
+        return "__".join(re.sub(r"[^\w.-]+", "-", word)[-60:].strip("-") for word in words) + f"__{self.run_id()}"
+
+
+class MetricResult(_Part):
+    """One metric on the test split, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    higher_is_better: bool
+
+
+class Cost(_Part):
+    """What the run took: measurements, which differ from run to run, and the model's size, which does not.
+
+    Attributes:
+        seconds: Wall time of each stage; `extract` is what the features took when they were computed.
+        images_per_second: Of the extraction, decoding included.
+        waiting_fraction: Share of the extraction in which the device waited for decoded images.
+        peak_memory_bytes: Of the process, or of the GPU if one was used.
+        parameters: Of the feature extractor.
+        flops: Of one image's forward pass; a multiply-add counts as two.
+    """
+
+    seconds: dict[str, float]
+    images_per_second: float
+    waiting_fraction: float
+    peak_memory_bytes: int
+    parameters: int
+    flops: int
+
+
+class Record(_Part):
+    """One run, complete. Scores do not depend on `cost` or `created`, and two equal runs differ in nothing else."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    request: Request
+    card: dict[str, Any]
+    task_card: dict[str, Any]
+    data_facts: dict[str, Any]
+    feature_width: int
+    chosen: dict[str, Any]
+    grid: list[dict[str, Any]]
+    notes: tuple[str, ...]
+    primary: str
+    metrics: dict[str, MetricResult]
+    per_class: list[dict[str, str | int | float]]
+    predictions_sha256: str = ""
+    environment: dict[str, Any]
+    cost: Cost
+    created: str
+
+    def write(self, results: Path, predictions: Predictions) -> Path:
+        """Write the record with its predictions beside it, both or neither; return their folder.
+
+        Raises:
+            OSError: If the disk refuses.
+        """
+        folder = record_folder(results, self.request)
+        with places.atomic_folder(folder) as temporary:
+            predictions.write(temporary / PREDICTIONS_FILE)
+            content = (temporary / PREDICTIONS_FILE).read_bytes()
+            complete = self.model_copy(update={"predictions_sha256": hashlib.sha256(content).hexdigest()})
+            text = complete.model_dump_json(indent=1) + "\n"
+            (temporary / RECORD_FILE).write_text(text, encoding="utf-8")
+        return folder
+
+
+def record_folder(results: Path, request: Request) -> Path:
+    """Where the record of a request lies, or would."""
+    return results / RUNS / request.folder_name()
+
+
+def has_record(results: Path, request: Request) -> bool:
+    """Whether the request has been answered."""
+    return (record_folder(results, request) / RECORD_FILE).is_file()
+
+
+def read_records(results: Path) -> Iterator[Record]:
+    """Read every record below a results folder, in the order of folder names.
+
+    Raises:
+        UserError: If the folder has no records, or one of them cannot be read.
+    """
+    paths = sorted((results / RUNS).glob(f"[!.]*/{RECORD_FILE}"))
+    if not paths:
+        raise UserError(
+            f"There are no records in {results / RUNS}.", "Make some with `bob run`, or give --results DIR."
+        )
+    yield from map(read_record, paths)
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        UserError: If it is damaged or of a newer schema.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("schema_version", 0) > SCHEMA_VERSION:
+            raise UserError(
+                f"{path} has schema version {content['schema_version']}, newer than {SCHEMA_VERSION}.", "Update bob."
+            )
+        return Record.model_validate(content)
+    except (OSError, ValueError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"Cannot read the record {path}: {first}.", "Delete its folder and run it again.") from error
+
+
+def predictions_of(record_path: Path) -> Predictions:
+    """The per-sample predictions beside a record."""
+    return Predictions.read(record_path.with_name(PREDICTIONS_FILE))
