@@ -1,0 +1,164 @@
+"""Data sets that bob draws itself: rendered once into the cache, verified at every opening, memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bob import places
+from bob.errors import UserError
+
+_TABLE = "table.parquet"
+_META = "meta.json"
+_ATTEMPTS = 3
+_LIBRARIES = ("numpy", "pillow", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to draw one data set.
+
+    Attributes:
+        source: Name of the data set.
+        version: Raised whenever the recipe would give other pixels or another table.
+        seed: Seed of everything random.
+        arrays: Names of the arrays that `render` gives.
+        render: Draws the data set: its arrays by name, and a table.
+    """
+
+    source: str
+    version: int
+    seed: int
+    arrays: tuple[str, ...]
+    render: Callable[[], tuple[dict[str, np.ndarray], pd.DataFrame]]
+
+    @property
+    def folder(self) -> Path:
+        """Where the rendered data set lies."""
+        return places.home() / "rendered" / f"{self.source}-v{self.version}-seed{self.seed}"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files whose content is verified."""
+        return (*(f"{name}.npy" for name in self.arrays), _TABLE)
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed`.
+
+    Raises:
+        UserError: If it is not a non-negative integer.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise UserError(f"Expected `seed` to be a non-negative integer, but got {seed!r}.", "Try `seed=0`.")
+    return int(seed)
+
+
+def ensure_rendered(recipe: Recipe) -> Path:
+    """Return the folder of a rendered data set, drawing it first where it is missing, damaged or of another version.
+
+    Any number of processes may do this at once; all end with the same content.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    try:
+        for _ in range(_ATTEMPTS):
+            if _is_intact(recipe):
+                return recipe.folder
+            _render(recipe)
+        if _is_intact(recipe):
+            return recipe.folder
+    except OSError as error:
+        raise UserError(
+            f"Cannot render the data set {recipe.source!r} into {recipe.folder}: {error}.",
+            "Free some space there, or set BOB_HOME to another folder.",
+        ) from error
+    raise UserError(
+        f"The data set {recipe.source!r} reads back damaged from {recipe.folder} however often it is rendered.",
+        "Set BOB_HOME to a folder on another disk.",
+    )
+
+
+def open_array(folder: Path, name: str, rows: slice) -> np.ndarray:
+    """Return some rows of a rendered array, memory-mapped and read-only."""
+    array: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r")[rows]
+    return array
+
+
+def open_table(folder: Path, split: str) -> pd.DataFrame:
+    """Return the rows of a rendered table that belong to a split, numbered from 0, without the column `split`."""
+    table = pd.read_parquet(folder / _TABLE)
+    return table[table["split"] == split].drop(columns="split").reset_index(drop=True)
+
+
+def rows_of(counts: Mapping[str, int], split: str) -> slice:
+    """Return where a split lies in arrays that hold all splits one after the other."""
+    names = list(counts)
+    start = sum(counts[name] for name in names[: names.index(split)])
+    return slice(start, start + counts[split])
+
+
+def content_hash(array: np.ndarray) -> str:
+    """Return the SHA-256 (hex) of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _render(recipe: Recipe) -> None:
+    arrays, table = recipe.render()
+    with places.atomic_folder(recipe.folder) as temporary:
+        for name in recipe.arrays:
+            # Plain writing, not a writable memory map: on a full disk that would end in SIGBUS.
+            np.save(temporary / f"{name}.npy", arrays[name])
+        table.to_parquet(temporary / _TABLE, index=False)
+        (temporary / _META).write_text(json.dumps(_describe(recipe, temporary), indent=2) + "\n", encoding="utf-8")
+        # Asked again, since another process may have put a good folder there while we were drawing.
+        if os.path.lexists(recipe.folder) and not _is_intact(recipe):
+            _discard(recipe.folder)
+
+
+def _describe(recipe: Recipe, folder: Path) -> dict[str, object]:
+    return {
+        "source": recipe.source,
+        "version": recipe.version,
+        "seed": recipe.seed,
+        "sha256": {name: _file_hash(folder / name) for name in recipe.files},
+        "made_with": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def _is_intact(recipe: Recipe) -> bool:
+    try:
+        meta = json.loads((recipe.folder / _META).read_text(encoding="utf-8"))
+        identity = (meta["source"], meta["version"], meta["seed"])
+        return identity == (recipe.source, recipe.version, recipe.seed) and all(
+            meta["sha256"][name] == _file_hash(recipe.folder / name) for name in recipe.files
+        )
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _discard(path: Path) -> None:
+    # Moved aside in one step first, so that nobody ever opens a half-removed folder.
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        os.replace(path, aside / "damaged")
+    except FileNotFoundError:
+        pass  # another process was faster
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
