@@ -7,13 +7,13 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from bob import places
 from bob.data.base import ImageSet
@@ -21,6 +21,8 @@ from bob.data.loader import granted_cores
 from bob.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+# What PIL raises on content that is no sound image.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class FileImages(ImageSet):
@@ -39,16 +41,16 @@ class FileImages(ImageSet):
         self._fingerprint: str | None = None
 
     def read(self, index: int) -> torch.Tensor:
-        """See `ImageSet.read`; colour as PIL's `convert("RGB")` gives it, EXIF rotation not applied."""
+        """See `ImageSet.read`; colour as `to_rgb` gives it, EXIF rotation not applied."""
         path = self.root / self.names[index]
         try:
             return decode(path.read_bytes())
-        except (OSError, RuntimeError, SyntaxError, ValueError) as error:
-            reason = "it is missing" if isinstance(error, FileNotFoundError) else "it is truncated or not an image"
+        except UNREADABLE as error:
+            reason = getattr(error, "strerror", None) or _what_is_wrong(error)
             raise UserError(f"Cannot read image {path} (index {index}): {reason}.", "Replace or remove it.") from error
 
     def fingerprint(self) -> str:
-        """See `ImageSet.fingerprint`; a file whose size and time did not change is not read again."""
+        """See `ImageSet.fingerprint`; a file whose size and times did not change is not read again."""
         if self._fingerprint is None:
             digest = hashlib.sha256("\n".join(_content_hashes(self.root, self.names)).encode())
             self._fingerprint = digest.hexdigest()
@@ -59,17 +61,39 @@ def decode(content: bytes) -> torch.Tensor:
     """Decode an image file's bytes to uint8 (3, H, W), RGB.
 
     Raises:
-        RuntimeError, OSError: If the content is truncated or not an image.
+        UNREADABLE: If the content is truncated, not an image, or has pixels without a range (32-bit).
     """
-    if content[:3] == b"\xff\xd8\xff":
-        # Same pixels as PIL (both use libjpeg-turbo), but faster.
-        return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    if content.startswith(b"\xff\xd8\xff"):
+        # Same pixels as PIL's, sooner. Whatever it refuses is PIL's to judge, as is all once torchvision drops it.
+        with suppress(ImportError, RuntimeError):
+            from torchvision.io import ImageReadMode, decode_jpeg
+
+            return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
     with Image.open(io.BytesIO(content)) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as PIL's `convert("RGB")` does, but 16-bit grey as its high byte, where PIL saturates.
+
+    Raises:
+        ValueError: If pixels are 32-bit, so that nothing says which value is white.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        raise ValueError("32-bit pixels")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _what_is_wrong(error: BaseException) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return "it is larger than PIL allows, or damaged"
+    return "it has 32-bit pixels" if "32-bit pixels" in str(error) else "it is truncated or not an image"
 
 
 def _content_hashes(root: Path, names: Sequence[str]) -> list[str]:
-    """SHA-256 of each file, remembered by path, size and modification time under `places.home()`."""
+    """SHA-256 of each file, remembered by path, size and times under `places.home()`."""
     known = _HashTable(root)
     with ThreadPoolExecutor(granted_cores()) as pool:
         hashes = list(pool.map(known.sha256, names))
@@ -84,25 +108,28 @@ class _HashTable:
         self._root = root
         key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:20]
         self._path = places.home() / "fingerprints" / f"{key}.parquet"
-        self._known: dict[str, tuple[int, int, str]] = {}
-        if self._path.is_file():
+        self._known: dict[str, tuple[str, str]] = {}
+        # A table that is missing, damaged or of an older bob only means that files are read again.
+        with suppress(OSError, ValueError, KeyError):
             table = pd.read_parquet(self._path)
-            rows = zip(table["name"], table["size"], table["mtime_ns"], table["sha256"], strict=True)
-            self._known = {name: (int(size), int(mtime), sha) for name, size, mtime, sha in rows}
+            rows = zip(table["name"], table["stamp"], table["sha256"], strict=True)
+            self._known = {name: (stamp, sha) for name, stamp, sha in rows}
         self._changed = False
 
     def sha256(self, name: str) -> str:
         path = self._root / name
         try:
             stat = os.stat(path)
-            size, mtime, sha = self._known.get(name, (-1, -1, ""))
-            if (size, mtime) == (stat.st_size, stat.st_mtime_ns):
+            # The change time too, because unpacking an archive sets the modification time.
+            now = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}"
+            stamp, sha = self._known.get(name, ("", ""))
+            if stamp == now:
                 return sha
             with path.open("rb") as file:
                 sha = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise UserError(f"Cannot read image {path}: {error.strerror}.", "Restore or remove it.") from error
-        self._known[name] = (stat.st_size, stat.st_mtime_ns, sha)
+        self._known[name] = (now, sha)
         self._changed = True
         return sha
 
@@ -111,4 +138,4 @@ class _HashTable:
             return
         rows = [(name, *values) for name, values in sorted(self._known.items())]
         with places.atomic_file(self._path) as temporary:
-            pd.DataFrame(rows, columns=["name", "size", "mtime_ns", "sha256"]).to_parquet(temporary, index=False)
+            pd.DataFrame(rows, columns=["name", "stamp", "sha256"]).to_parquet(temporary, index=False)

@@ -50,7 +50,7 @@ def load_batches(
         pin_memory: Page-lock the batches for copying to a GPU.
 
     Raises:
-        UserError: On the first image that cannot be read, naming it.
+        UserError: On the first image that cannot be read, naming it; if a worker process dies.
     """
     workers = granted_cores() if workers is None else workers
     loader = DataLoader(
@@ -59,11 +59,19 @@ def load_batches(
         num_workers=min(workers, len(batches)),
         pin_memory=pin_memory,
     )
-    for item in loader:
-        # A worker hands its error over as a value: raised there it would come wrapped in a foreign traceback.
-        if isinstance(item, UserError):
-            raise item
-        yield Batch(list(batches[item[0]]), item[1])
+    try:
+        for item in loader:
+            # A worker hands its error over as a value: raised there it would come wrapped in a foreign traceback.
+            if isinstance(item, UserError):
+                raise item
+            yield Batch(list(batches[item[0]]), item[1])
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise UserError(
+            f"A process that reads images died: {error}",
+            "Memory or shared memory (docker's --shm-size) may be short: use fewer --workers; 0 needs neither.",
+        ) from error
 
 
 class _Batches(TorchDataset):
@@ -88,13 +96,11 @@ class _Batches(TorchDataset):
 
 def _cgroup_quota() -> float | None:
     """CPU quota in cores of cgroup v2 or v1; None if there is none."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
+    folder = Path("/sys/fs/cgroup")
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
-            folder = Path("/sys/fs/cgroup/cpu")
-            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    return None if quota in ("max", "-1") else int(quota) / int(period)
+            quota, period = (int(n) for name in names for n in (folder / name).read_text().split())
+        except (OSError, ValueError):  # not this version of cgroups, or the word "max"
+            continue
+        return quota / period if quota > 0 and period > 0 else None
+    return None

@@ -60,21 +60,23 @@ def _open(source: str, data_root: Path) -> tuple[tuple[str, ...], dict[str, Imag
 
 def _split(pools: dict[str, ImageSet], spec: DataSpec, classes: Sequence[str]) -> tuple[dict[str, Split], str]:
     """Take the splits that the source has and cut those that it lacks; also say in words which."""
+    if not {"train", "all"} & set(pools):
+        raise UserError(f"{spec.source} has no train split, only {', '.join(pools)}.", "Add train images.")
     splits = {name: Split(images, np.arange(len(images))) for name, images in pools.items()}
-    rule = [f"{name}: the source's own" for name in splits if name != "all"]
+    rule = {name: "the source's own" for name in splits if name != "all"}
     # A source with train and val only is tested on its val, as is the custom of ImageNet; a new val is cut from train.
     if "test" not in splits and "val" in splits:
-        splits["test"] = splits.pop("val")
-        rule.append("test: the source's val")
-    if "train" not in splits:
-        if "all" not in splits:
-            raise UserError(f"{spec.source} has no train split, only {', '.join(splits)}.", "Add train images.")
+        splits["test"], rule["test"] = splits.pop("val"), "the source's val"
+        del rule["val"]
+    whole = "train" if "train" in splits else "all images"
+    if "all" in splits:
         splits["train"] = splits.pop("all")
     for name, fraction in (("test", spec.test_fraction), ("val", spec.val_fraction)):
         if name not in splits:
             splits["train"], splits[name] = _cut(splits["train"], fraction, spec.split_seed, classes)
-            rule.append(f"{name}: {fraction:.0%} of train, stratified")
-    return {name: splits[name] for name in ("train", "val", "test")}, "; ".join(rule)
+            rule[name], whole = f"{fraction:.0%} of {whole}, stratified", "the rest"
+    in_words = "; ".join(f"{name}: {origin}" for name, origin in rule.items())
+    return {name: splits[name] for name in ("train", "val", "test")}, in_words
 
 
 def _cut(split: Split, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Split, Split]:

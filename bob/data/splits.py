@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +18,8 @@ def stratified_cut(
     Args:
         labels: (n,) int64.
         fraction: Share of each class to cut off, rounded to the nearest count.
-        seed: The draw of class c depends on `seed` and c alone, so other classes do not move it.
-        classes: Class names, for the error.
+        seed: A class's draw depends on `seed`, its name and its images alone, so other classes do not move it.
+        classes: Class names.
 
     Returns:
         Positions that stay and positions cut off, each in ascending order.
@@ -35,6 +36,7 @@ def stratified_cut(
                 "Add images to it, remove the class, or provide the splits (train/, val/ and test/ folders).",
             )
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        cut.append(np.random.default_rng([seed, int(label)]).permutation(members)[:count])
+        rng = np.random.default_rng([seed, zlib.crc32(classes[label].encode())])
+        cut.append(rng.permutation(members)[:count])
     chosen = np.sort(np.concatenate(cut))
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen

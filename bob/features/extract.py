@@ -62,7 +62,7 @@ def open_store(backbone: Backbone, identity: dict[str, Any], images: ImageSet, h
         "images_sha256": images.fingerprint(),
         "precision": how.precision,
     }
-    return FeatureStore(content, rows=len(images), width=backbone.width())
+    return FeatureStore(content, rows=len(images), width=backbone.eval().width())
 
 
 def fill_store(
@@ -82,10 +82,12 @@ def fill_store(
 
     Raises:
         UserError: If an image cannot be read, or a feature is NaN or infinite (names the image).
+        OSError: If the disk is full; before any work, if it has no room for all features.
     """
     missing = store.missing()
     if not missing:
         return 0
+    store.create()  # so that a full disk shows before any work
     # Batches never cross a shard, so a resumed run forms the very batches of an undisturbed one.
     batches = [
         rows[i : i + how.images_per_batch] for _, rows in missing for i in range(0, len(rows), how.images_per_batch)
@@ -110,7 +112,8 @@ def require_same_features(store: FeatureStore, backbone: Backbone, images: Image
     now = torch.cat([part for part, _ in _embed_batches(backbone, images, [rows], replace(how, workers=0))])
     stored = torch.from_numpy(np.array(store.read()[: len(rows)]))
     tolerance = 1e-3 if how.precision == "float32" else 5e-2
-    if (now.float().cpu() - stored).norm() > tolerance * stored.norm():
+    # Not `>`, because NaN is never close.
+    if not (now.float().cpu() - stored).norm() <= tolerance * stored.norm():
         raise UserError(
             f"Backbone '{backbone.card.name}' no longer gives the features stored for the same code and weights.",
             "If it is random, make it deterministic; if it reads another file, run again with --recompute.",
@@ -151,7 +154,11 @@ def _embed_batches(
 
 def prepare(backbone: Backbone, device: torch.device) -> Backbone:
     """Put a backbone on the device in eval mode and, as convolutions run faster that way, channels-last."""
-    return backbone.eval().to(device=device).to(memory_format=torch.channels_last)
+    backbone.eval().to(device=device)
+    for parameter in backbone.parameters():
+        if parameter.ndim == 4:  # `Module.to(memory_format=...)` fails on the weights of a Conv3d
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return backbone
 
 
 class BackingOff:
@@ -199,8 +206,9 @@ class BackingOff:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # The CPU allocator, MPS and CUDA's libraries raise a plain RuntimeError.
+    texts = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def _require_finite(features: np.ndarray, rows: range, backbone: Backbone, images: ImageSet) -> None:

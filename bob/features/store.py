@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +55,7 @@ class FeatureStore:
         identity: JSON-ready description of everything that decides the features.
         rows: N.
         width: D.
-        root: Where stores live; `places.home() / "features"` if None. Nothing is written before the first shard.
+        root: Where stores live; `places.home() / "features"` if None. Nothing is written before `create`.
     """
 
     def __init__(self, identity: dict[str, Any], rows: int, width: int, root: Path | None = None) -> None:
@@ -69,35 +72,51 @@ class FeatureStore:
 
     def missing(self) -> list[tuple[int, range]]:
         """The shards that are still to be computed; a shard whose rows do not match its checksum is one of them."""
-        if not (self.path / _ARRAY).is_file():
-            return list(self.shards())
         features = self._map()
-        return [
-            (number, rows)
-            for number, rows in self.shards()
-            if not self._is_sound(number, features[rows.start : rows.stop])
-        ]
+        return [(n, rows) for n, rows in self.shards() if features is None or not self._is_sound(n, features, rows)]
 
-    def write(self, number: int, features: np.ndarray, cost: ShardCost) -> None:
-        """Write the rows of shard `number`, then its mark.
+    def create(self) -> None:
+        """Take the disk space of all shards, unless that is done; what is damaged as a whole is replaced.
 
         Raises:
-            OSError: If the disk refuses; before the first shard, if it has no room for the whole array.
+            OSError: If the disk has no room for the whole array; nothing is left of it.
         """
-        if not (self.path / _ARRAY).is_file():
-            self._create()
+        if self._map() is not None:
+            return
+        with places.atomic_folder(self.path) as temporary:
+            (temporary / _IDENTITY).write_text(self._identity)
+            (temporary / "marks").mkdir()
+            array = np.lib.format.open_memmap(temporary / _ARRAY, mode="w+", dtype="<f4", shape=self.shape)
+            del array
+            _reserve(temporary / _ARRAY)
+            if self.path.is_dir() and self._map() is None:
+                shutil.rmtree(self.path)
+
+    def write(self, number: int, features: np.ndarray, cost: ShardCost) -> None:
+        """Write the rows of shard `number`, then its mark; keep the shard if another process has finished it meanwhile.
+
+        Raises:
+            OSError: If the disk refuses.
+        """
         rows = dict(self.shards())[number]
         content = np.ascontiguousarray(features, dtype="<f4")
         if content.shape != (len(rows), self.shape[1]):
             raise ValueError(f"Expected shard {number} of shape {(len(rows), self.shape[1])}, but got {content.shape}.")
+        self.create()
         with (self.path / _ARRAY).open("r+b") as file:
-            file.seek(self._header_bytes() + rows.start * self.shape[1] * 4)
+            # Rows and mark of two processes must not mix. Some cluster file systems have no locks; there they might.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            array = self._map()
+            if array is None or self._is_sound(number, array, rows):
+                return
+            file.seek(array.offset + rows.start * self.shape[1] * 4)
             file.write(content.tobytes())
             file.flush()
             os.fsync(file.fileno())
-        mark = {"sha256": hashlib.sha256(content.tobytes()).hexdigest(), **asdict(cost)}
-        with places.atomic_file(self._mark(number)) as temporary:
-            temporary.write_text(json.dumps(mark))
+            mark = {"sha256": hashlib.sha256(content.tobytes()).hexdigest(), **asdict(cost)}
+            with places.atomic_file(self._mark(number)) as temporary:
+                temporary.write_text(json.dumps(mark))
 
     def clear(self) -> None:
         """Forget every shard, so that all are computed again."""
@@ -110,9 +129,10 @@ class FeatureStore:
         Raises:
             RuntimeError: If a shard is missing or damaged; call `missing` first.
         """
-        if missing := self.missing():
+        features, missing = self._map(), self.missing()
+        if features is None or missing:
             raise RuntimeError(f"{self.path} lacks {len(missing)} shards.")
-        return self._map()
+        return features
 
     def cost(self) -> ShardCost:
         """What computing the finished shards took, in all."""
@@ -123,19 +143,17 @@ class FeatureStore:
             waiting=sum(mark["waiting"] for mark in marks),
         )
 
-    def _create(self) -> None:
-        with places.atomic_folder(self.path) as temporary:
-            (temporary / _IDENTITY).write_text(self._identity)
-            (temporary / "marks").mkdir()
-            array = np.lib.format.open_memmap(temporary / _ARRAY, mode="w+", dtype="<f4", shape=self.shape)
-            del array
-            _reserve(temporary / _ARRAY)
-
-    def _map(self) -> np.ndarray:
-        return np.load(self.path / _ARRAY, mmap_mode="r")
-
-    def _header_bytes(self) -> int:
-        return (self.path / _ARRAY).stat().st_size - self.shape[0] * self.shape[1] * 4
+    def _map(self) -> np.memmap | None:
+        """The array, memory-mapped; None if there is none or it is not what it should be."""
+        try:
+            array = np.load(self.path / _ARRAY, mmap_mode="r")
+        except FileNotFoundError:
+            return None
+        except OSError:
+            raise
+        except Exception:  # a damaged header makes NumPy raise nearly anything
+            return None
+        return array if (array.shape, array.dtype) == (self.shape, np.dtype("<f4")) else None
 
     def _mark(self, number: int) -> Path:
         return self.path / "marks" / f"{number:06d}.json"
@@ -146,9 +164,9 @@ class FeatureStore:
         except (OSError, ValueError):
             return None
 
-    def _is_sound(self, number: int, features: np.ndarray) -> bool:
-        mark = self._read_mark(number)
-        return mark is not None and hashlib.sha256(features.tobytes()).hexdigest() == mark.get("sha256")
+    def _is_sound(self, number: int, features: np.ndarray, rows: range) -> bool:
+        content, mark = features[rows.start : rows.stop].tobytes(), self._read_mark(number)
+        return mark is not None and hashlib.sha256(content).hexdigest() == mark.get("sha256")
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(home: Path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "save", save)
-    with pytest.raises(UserError, match="No space left on device.*BOB_HOME"):
+    with pytest.raises(UserError, match=r"No space left on device.*BOB_HOME"):
         ensure_rendered(tiny([]))
     assert not list((home / "rendered").iterdir())
 
