@@ -6,14 +6,25 @@ import fnmatch
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
-from bob.errors import UserError, did_you_mean
+from bob.errors import UserError, did_you_mean, first_problem
 
 Paradigm = Literal["supervised", "ssl", "vlm", "generative", "depth", "baseline", "unknown"]
 SHA256 = Field(default=None, pattern="^[0-9a-f]{64}$")
+# (height, width); one number stands for both.
+Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(lambda s: (s, s) if isinstance(s, int) else s)]
 
 
 class _Table(BaseModel):
@@ -29,7 +40,7 @@ class Weights(_Table):
         source: Which file of `bob/backbones/` loads it.
         model: What to load, in that source's own words: a timm name, or `file.py:make` for `custom`.
         pretrained: False for random initialisation from `seed`.
-        seed: Seed of the random initialisation; unused otherwise.
+        seed: Seed of whatever is initialised at random.
         file: Checkpoint path, or `package:NAME/path/inside` for a file that an installed package carries.
         sha256: Checksum of that file; a file that differs is refused.
         keys: How the checkpoint's tensors find their place: by `name`, or by `order` (kind and shape checked).
@@ -45,16 +56,24 @@ class Weights(_Table):
     keys: Literal["name", "order"] = "name"
     install: str = ""
 
+    @model_validator(mode="after")
+    def _names_what_to_load(self) -> Self:
+        needed = {"timm": ("model",), "custom": ("model",), "checkpoint": ("model", "file")}.get(self.source, ())
+        for key in needed:
+            if not getattr(self, key):
+                raise ValueError(f"the source '{self.source}' needs '{key}'")
+        return self
+
 
 class PreprocessOverride(_Table):
     """Preprocessing that replaces, field by field, what the source declares for the checkpoint."""
 
-    size: int | tuple[int, int] | None = None
+    size: Size | None = None
     crop_fraction: float | None = Field(default=None, gt=0, le=1)
-    crop_mode: Literal["center", "squash"] | None = None
+    crop_mode: Literal["center", "squash", "border"] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
 
 
 class Feature(_Table):
@@ -159,8 +178,8 @@ class TaskCard(Card):
     adapter: Literal["classification"]
     version: int = Field(default=1, ge=1)
     data: DataSpec
-    protocols: tuple[str, ...] = ("linear", "knn")
-    metrics: tuple[str, ...] = ("top1", "mean_per_class", "nll", "ece")
+    protocols: tuple[str, ...] = Field(default=("linear", "knn"), min_length=1)
+    metrics: tuple[str, ...] = Field(default=("top1", "mean_per_class", "nll", "ece"), min_length=1)
     primary: str = "top1"
 
 
@@ -206,7 +225,7 @@ def read_card(path: Path, kind: type[C]) -> C:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error, kind)}") from error
+        raise UserError(f"{path}: {first_problem(error, kind)}") from error
 
 
 def match_names(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
@@ -258,40 +277,11 @@ def _load_cards(kind: type[C], folders: Iterable[Path]) -> dict[str, C]:
             raise UserError(f"The card folder {folder} does not exist.", "Give an existing folder of TOML cards.")
         for path in sorted(folder.rglob("*.toml")):
             card = read_card(path, kind)
-            if card.name in cards:
+            # The same file again is no clash: `--registry registry` in a checkout names the built-in folder.
+            if card.name in cards and not path.samefile(origin[card.name]):
                 raise UserError(
                     f"{path}: key 'name': '{card.name}' is already the name of {origin[card.name]}.",
                     "Rename one of them.",
                 )
             cards[card.name], origin[card.name] = card, path
     return cards
-
-
-def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
-    """One sentence for the first thing that pydantic found, with a hint for a misspelt key."""
-    # A misspelt key shows up twice, as unknown and as missing; the unknown one tells more.
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    location = problems[0]["loc"]
-    key = ".".join(str(part) for part in location)
-    if problems[0]["type"] == "extra_forbidden":
-        hint = did_you_mean(str(location[-1]), _keys_at(kind, location[:-1]))
-        return f"unknown key '{key}'. {hint}".strip()
-    if problems[0]["type"] == "missing":
-        return f"key '{key}' is missing."
-    return f"key '{key}': {problems[0]['msg']}, but got {problems[0]['input']!r}."
-
-
-def _keys_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys that the table at `location` may have."""
-    table: Any = kind
-    for part in location:
-        fields = getattr(table, "model_fields", {})
-        if part in fields:
-            table = _table_type(fields[part].annotation)
-    return list(getattr(table, "model_fields", {}))
-
-
-def _table_type(annotation: Any) -> Any:
-    """The model class inside an annotation such as `tuple[Reference, ...]`."""
-    arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)]
-    return next((a for a in arguments if issubclass(a, BaseModel)), annotation)

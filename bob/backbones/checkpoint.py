@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from bob.backbones import timm as timm_source
 from bob.backbones.base import Backbone
 from bob.cards import BackboneCard, Weights
-from bob.errors import UserError
+from bob.errors import UserError, first_line
 
 # Where training scripts commonly nest the tensors.
 _NESTS = ("state_dict", "model", "model_state_dict")
@@ -45,7 +47,7 @@ def locate(card: BackboneCard) -> Path:
     weights = card.weights
     path = find(weights)
     if path is None or not path.is_file():
-        remedy = f"Run `{weights.install}`." if weights.install else "Put the file there, or correct the path."
+        remedy = f"Run `{weights.install}`." if weights.install else "Put the file there, or correct weights.file."
         raise UserError(f"Backbone '{card.name}': no weights at {weights.file}.", remedy)
     if weights.sha256 and (found := _sha256(path)) != weights.sha256:
         raise UserError(
@@ -62,7 +64,7 @@ def find(weights: Weights) -> Path | None:
         return Path(file).expanduser()
     package, _, inside = file.removeprefix("package:").partition("/")
     # Found, not imported: a package that only carries weights may have dependencies that nobody needs.
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(next(iter(spec.submodule_search_locations))) / inside
@@ -78,14 +80,18 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         content = _read(path)
     except Exception as error:
         raise UserError(
-            f"Cannot read the checkpoint {path}: {_first_line(error)}",
-            "Only safetensors and weights-only torch files are read: save `model.state_dict()` with torch.save.",
+            f"Cannot read the checkpoint {path}: {_reason(error)}.",
+            "It must be a whole file of safetensors, or of tensors alone: `torch.save(model.state_dict(), FILE)`.",
         ) from error
     for nest in _NESTS:
         if isinstance(content, dict) and isinstance(content.get(nest), dict):
             content = content[nest]
     if not isinstance(content, dict) or not content or not all(isinstance(t, torch.Tensor) for t in content.values()):
-        raise UserError(f"The checkpoint {path} holds no state dict.", "Save `model.state_dict()` with torch.save.")
+        found = f"a dict of {[*content][:5]}" if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise UserError(
+            f"Expected the checkpoint {path} to hold a state dict, but got {found}.",
+            "Save it again: `torch.save(model.state_dict(), FILE)`.",
+        )
     return content
 
 
@@ -156,6 +162,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".") + "."
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read; of torch's page on unsafe pickles, the one sentence that says what is in it."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return first_line(error)
+    if unsafe := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
+        return f"loading it would run code ({unsafe[1]}), which bob refuses"
+    detail = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    return f"it is no torch file of tensors alone ({detail[1].rstrip('.') if detail else first_line(error)})"

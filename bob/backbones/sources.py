@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 
+import torch
+
 from bob.backbones.base import Backbone
 from bob.backbones.custom import is_custom
 from bob.cards import TWIN_SUFFIX, BackboneCard, Weights, match_names
@@ -21,13 +23,16 @@ _LOADERS = {
 
 
 def open_backbone(card: BackboneCard) -> Backbone:
-    """Load a card's weights and give them the interface.
+    """Load a card's weights and give them the interface; the caller's random stream stays where it is.
 
     Raises:
         UserError: If the weights cannot be had or do not fit.
     """
     module, function = _LOADERS[card.weights.source]
-    return getattr(importlib.import_module(module), function)(card)
+    load = getattr(importlib.import_module(module), function)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(card.weights.seed)
+        return load(card)
 
 
 def resolve_backbones(specs: Iterable[str], cards: Mapping[str, BackboneCard]) -> list[BackboneCard]:
@@ -38,11 +43,10 @@ def resolve_backbones(specs: Iterable[str], cards: Mapping[str, BackboneCard]) -
     Raises:
         UserError: If a name is unknown; suggests close ones.
     """
-    specs = list(specs)
-    twins = {f"{name}{TWIN_SUFFIX}" for name, card in cards.items() if card.has_random_twin}
+    twins = [f"{name}{TWIN_SUFFIX}" for name, card in cards.items() if card.has_random_twin]
     names = []
     for spec in specs:
-        names += match_names([spec], twins | set(cards) if TWIN_SUFFIX in spec else cards)
+        names += match_names([spec], [*cards, *twins] if TWIN_SUFFIX in spec else cards)
     return [resolve_backbone(name, cards) for name in dict.fromkeys(names)]
 
 
@@ -57,10 +61,14 @@ def resolve_backbone(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCa
     if spec.endswith(TWIN_SUFFIX):
         return _twinned(spec, cards).random_twin()
     if spec.startswith("timm:"):
-        return _timm_card(spec.removeprefix("timm:"))
+        card = _timm_card(spec.removeprefix("timm:"))
+        # A card may have the name of another checkpoint of timm's.
+        return card.model_copy(update={"name": spec}) if card.name in cards else card
     if is_custom(spec):
         card = BackboneCard(name="custom", weights=Weights(source="custom", model=spec), method="custom")
         return card.model_copy(update={"name": spec})  # a path may hold characters that a card's name may not
+    if spec.endswith(".py"):
+        raise UserError(f"'{spec}' names a file but no function.", f"Name its function too, as in `{spec}:make`.")
     from bob.backbones.timm import is_timm_name, timm_names
 
     if is_timm_name(spec):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import errno
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.utils import HfHubHTTPError
 from torch import nn
 
 from bob.backbones.base import Backbone, LayerOutput
 from bob.backbones.preprocess import Preprocess
 from bob.cards import BackboneCard
-from bob.errors import UserError, did_you_mean
+from bob.errors import UserError, did_you_mean, first_line
 
 
 class TimmBackbone(Backbone):
@@ -57,34 +61,52 @@ def load_timm(card: BackboneCard) -> Backbone:
     Raises:
         UserError: If timm has no such model or its weights cannot be had.
     """
-    if card.weights.pretrained:
-        model = _pretrained(card)
-    else:
-        # Forked so that building a baseline does not move the caller's random stream.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(card.weights.seed)
-            model = create(card, pretrained=False)
-    return wrap(card, model)
+    return wrap(card, _pretrained(card) if card.weights.pretrained else create(card, pretrained=False))
 
 
-def create(card: BackboneCard, **options: Any) -> nn.Module:
-    """`timm.create_model` without classifier and with the card's pooling.
+def create(card: BackboneCard, pretrained: bool, num_classes: int = 0) -> nn.Module:
+    """`timm.create_model` with the card's input size and pooling and, unless `num_classes` says so, no classifier.
 
     Raises:
-        UserError: If timm has no such model.
+        UserError: If timm has no such model, or the model cannot take that size or pooling.
     """
-    name = card.weights.model
+    name, size, pooling = card.weights.model, card.preprocess.size, card.feature.pooling
     if not is_timm_name(name):
         raise UserError(f"timm {timm.__version__} has no model '{name}'.", did_you_mean(name, timm_names()))
-    if card.feature.pooling != "default":
-        options["global_pool"] = card.feature.pooling
-    return timm.create_model(name, num_classes=options.pop("num_classes", 0), **options)
+    config = timm.get_pretrained_cfg(name)
+    # A position embedding is made for one size; timm resamples it for another.
+    resampled: dict[str, Any] = {"img_size": size} if size and config and config.fixed_input_size else {}
+    with _as_mistake_on(card, "preprocess.size", size) if resampled else contextlib.nullcontext():
+        model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **resampled)
+    if pooling != "default":
+        with _as_mistake_on(card, "feature.pooling", pooling):
+            # Not an option of `create_model`, which may add layers that no checkpoint has trained.
+            model.reset_classifier(num_classes, pooling)
+    return model
+
+
+@contextlib.contextmanager
+def _as_mistake_on(card: BackboneCard, key: str, value: object) -> Iterator[None]:
+    """Blame the card's key for what timm refuses in the block, unless it is the download."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if _is_about_download(error):
+            raise
+        problem = f"timm's {card.weights.model} does not take {key} = {value!r} ({first_line(error)})."
+        raise UserError(problem, f"Correct {key} on the card.") from error
 
 
 def wrap(card: BackboneCard, model: Any) -> Backbone:
     """Give a classifier-free timm model the interface, with the preprocessing of its `pretrained_cfg`."""
     preprocess = Preprocess.from_timm(model.pretrained_cfg).overridden(card.preprocess)
-    return TimmBackbone(card, model, preprocess, code={"timm": timm.__version__})
+    backbone = TimmBackbone(card, model, preprocess, code={"timm": timm.__version__})
+    if size := card.preprocess.size:
+        with _as_mistake_on(card, "preprocess.size", size):
+            backbone.width()  # some models find out in their forward pass only
+    return backbone
 
 
 def is_timm_name(name: str) -> bool:
@@ -101,23 +123,41 @@ def timm_names() -> list[str]:
 def _pretrained(card: BackboneCard) -> nn.Module:
     """Build with timm's weights, through timm's own download and cache."""
     try:
+        _require_hub(card.weights.model)
         return create(card, pretrained=True)
-    except (OSError, RuntimeError) as error:
-        # urllib, huggingface_hub and requests all raise kinds of OSError; timm has RuntimeError for "no weights".
-        if isinstance(error, RuntimeError) and "pretrained" not in str(error).lower():
+    except Exception as error:
+        if not _is_about_download(error):
             raise
         raise UserError(
             f"The weights of '{card.weights.model}' are not in the cache and cannot be downloaded "
-            f"({type(error).__name__}).",
+            f"({first_line(error)}).",
             _how_to_get(card.weights.model),
         ) from error
+
+
+def _require_hub(name: str) -> None:
+    """Ask the hub once before a download: without a network its own retries take most of a minute."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id or _in_hub_cache(config.hf_hub_id):
+        return
+    with contextlib.suppress(HfHubHTTPError):  # it has answered; what it lacks, the download says
+        get_hf_file_metadata(hf_hub_url(config.hf_hub_id, "config.json"), timeout=10)
+
+
+def _is_about_download(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        # urllib, requests and huggingface_hub raise kinds of OSError; a full disk is another matter.
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, RuntimeError):
+        return "no pretrained weights" in str(error).lower()
+    return type(error).__module__.startswith("httpx")
 
 
 def _how_to_get(name: str) -> str:
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
         return f"timm publishes none for it: give a file, `--backbone timm:{name}@WEIGHTS`, or use '{name}.random'."
-    where = f"`hf download {config.hf_hub_id}`" if config.hf_hub_id else f"download {config.url}"
+    where = f"`hf download {config.hf_hub_id}`" if config.hf_hub_id else f"`curl -LO {config.url}`"
     return (
         f"On a machine with a network run {where} and copy the file here, then `--backbone timm:{name}@FILE`, "
         "or copy the cache folder ($HF_HOME)."
@@ -130,9 +170,12 @@ def cached_weights(name: str) -> str:
     if config is None or not (config.hf_hub_id or config.url):
         return "timm publishes none"
     if config.hf_hub_id:
-        from huggingface_hub import try_to_load_from_cache
-
-        files = ("model.safetensors", "pytorch_model.bin")
-        found = [path for file in files if isinstance(path := try_to_load_from_cache(config.hf_hub_id, file), str)]
-        return f"here, {found[0]}" if found else f"not here; downloaded from {config.hf_hub_id} when first used"
+        found = _in_hub_cache(config.hf_hub_id)
+        return f"here, {found}" if found else f"not here; downloaded from {config.hf_hub_id} when first used"
     return f"downloaded from {config.url} when first used"
+
+
+def _in_hub_cache(repository: str) -> str | None:
+    """Path of the weights in huggingface_hub's cache, under one of the names that timm gives them."""
+    found = [try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin")]
+    return next((path for path in found if isinstance(path, str)), None)
