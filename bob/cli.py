@@ -11,26 +11,24 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from bob.console import print_card, print_error, print_lines, print_table
+from bob import cache
+from bob.console import print_backbones, print_card, print_error, print_lines, print_plan, print_table
 from bob.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from bob.cards import BackboneCard, TaskCard
+    from bob.cards import BackboneCard
     from bob.features.extract import Extraction
-    from bob.run import Settings
 
 # OpenMP threads that wait should sleep, not spin: decoding needs the cores meanwhile. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Compare pretrained vision backbones across tasks, under one protocol each.",
 )
-cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Show and free the space that features take.")
-app.add_typer(cache_app, name="cache")
+app.add_typer(cache.app, name="cache")
 
 Folders = Annotated[
     Optional[list[Path]], typer.Option("--registry", help="Folder of your own backbone cards; repeatable.")
@@ -40,6 +38,7 @@ TaskFolders = Annotated[
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_BAD_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 @app.command()
@@ -57,7 +56,7 @@ def run(
     protocol: Annotated[
         Optional[list[str]], typer.Option("--protocol", "-p", help="linear, knn; default: those of the task's card.")
     ] = None,
-    seed: Annotated[Optional[list[int]], typer.Option("--seed", help="One run for each; repeatable.")] = None,
+    seed: Annotated[Optional[list[int]], typer.Option("--seed", min=0, help="One run for each; repeatable.")] = None,
     results: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
@@ -80,13 +79,14 @@ def run(
     """Run backbones on tasks. The same command again goes on where it stopped, or says what is already there."""
     from bob.cards import load_backbone_cards, load_task_cards, resolve_tasks
 
-    task_cards = resolve_tasks(_split_commas(task), load_task_cards(tasks or []))
+    task_cards = resolve_tasks(_names("--task", task), load_task_cards(tasks or []))
     backbone_cards = load_backbone_cards(registry or [])
 
     from bob.backbones.sources import resolve_backbones
-    from bob.run import Settings, run_all
+    from bob.run import run_all
+    from bob.workbench import Settings
 
-    cards = resolve_backbones(_split_commas(backbone), backbone_cards)
+    cards = resolve_backbones(_names("--backbone", backbone), backbone_cards)
     settings = Settings(
         results=results,
         how=_extraction(device, precision, batch_size, workers),
@@ -96,7 +96,9 @@ def run(
         recompute=recompute,
     )
     if dry_run:
-        return _print_plan(cards, task_cards, settings)
+        from bob.plan import plan
+
+        return print_plan(plan(cards, task_cards, settings))
     _announce_user_code(cards, quiet)
     from bob.progress import Reporter
 
@@ -127,12 +129,14 @@ def leaderboard(
     from bob.results.record import read_records
 
     filters = [_split_commas(patterns or []) for patterns in (backbone, task, protocol)]
-    records = table_of.select(read_records(results), *filters)
-    table = table_of.leaderboard(table_of.tidy(records), ddof=ddof)
+    every = table_of.tidy(table_of.select(read_records(results), *filters))
+    runs = table_of.comparable(every)
+    table = table_of.leaderboard(runs, ddof=ddof)
     shown = table_of.compact(table)
     print_table(shown.columns, shown.to_numpy().tolist(), numeric_from=2)
-    unranked = int(table["rank"].isna().sum())
-    if unranked:
+    if stale := len(every) - len(runs):
+        print_lines([f"{stale} runs on other weights, data or protocol versions than the newest are left out."])
+    if unranked := int(table["rank"].isna().sum()):
         print_lines(
             [f"{unranked} of {len(table)} backbones lack a setting: they have no rank, and no cell is filled in."]
         )
@@ -152,7 +156,7 @@ def list_(
     from bob.cards import load_backbone_cards, load_task_cards
 
     if what == "backbones":
-        return _list_backbones(list(load_backbone_cards(registry or []).values()), paradigm)
+        return print_backbones(_of_paradigm(list(load_backbone_cards(registry or []).values()), paradigm))
     if what == "tasks":
         rows = [
             [card.name, card.adapter, ", ".join(card.protocols), card.primary, card.description]
@@ -191,63 +195,45 @@ def show(
     print_lines([f"weights: {weights_status(card)}"])
 
 
-@cache_app.command("ls")
-def cache_ls() -> None:
-    """List the stored features, largest first."""
-    from bob.features.store import default_root, list_stores
-
-    stores = list_stores()
-    rows = [[s.path.name, s.model, f"{s.rows} x {s.width}", f"{s.size / 2**20:.1f} MiB"] for s in stores]
-    print_table(["key", "backbone", "features", "size"], rows)
-    print_lines([f"{sum(s.size for s in stores) / 2**20:.1f} MiB in {default_root()}"])
-
-
-@cache_app.command("rm")
-def cache_rm(
-    keys: Annotated[Optional[list[str]], typer.Argument(help="Keys, as `bob cache ls` shows them.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Remove every stored feature.")] = False,
-) -> None:
-    """Remove stored features; they are computed again when needed."""
-    import shutil
-
-    from bob.features.store import list_stores
-
-    stores = {store.path.name: store for store in list_stores()}
-    unknown = [key for key in keys or [] if key not in stores]
-    if unknown or not (keys or all_):
-        problem = f"No stored features have the key '{unknown[0]}'." if unknown else "Nothing to remove was named."
-        raise UserError(problem, "Give keys as `bob cache ls` shows them, or --all.")
-    chosen = list(stores) if all_ else keys or []
-    for key in chosen:
-        shutil.rmtree(stores[key].path)
-    print_lines([f"Removed {len(chosen)} stores, {sum(stores[key].size for key in chosen) / 2**20:.1f} MiB."])
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; a user's mistake ends in one line and exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="bob", standalone_mode=False)
+        code = app(args=given, prog_name="bob", standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
+    except BrokenPipeError:
+        # Who reads us, such as `head`, has seen enough; nothing may be left for the interpreter to flush at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except OSError as error:
-        if error.errno not in _FULL_DISK:
-            raise
-        _fail(f"The disk is full: {error}. Free some space (`bob cache ls`), then give the same command again.")
+        _fail(_explain(error))
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
         # Typer's own complaints about arguments; the class has moved between its versions, the method has not.
         if not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message()} See --help.")
+        message = error.format_message().strip()
+        _fail(f"{message}{'' if message.endswith(('.', '?', '!')) else '.'} See --help.")
     if code == 130:
         print_error("Interrupted. What is finished is kept; the same command goes on from there.")
     sys.exit(code or 0)
 
 
+def _explain(error: OSError) -> str:
+    """One line for an error of the disk that a user can mend; anything else is ours, and raised again."""
+    if error.errno in _FULL_DISK:
+        return f"The disk is full: {error}. Free some space (`bob cache ls`), then give the same command again."
+    if error.errno in _BAD_PLACE and error.filename is not None:
+        return f"Cannot use {error.filename}: {error.strerror}. Give another place (--results, --out, $BOB_HOME)."
+    raise error
+
+
 def _extraction(device: str, precision: str, batch_size: int | None, workers: int | None) -> Extraction:
     from bob.features.extract import Extraction
-    from bob.run import resolve_device
+    from bob.machine import resolve_device
 
     resolved = resolve_device(device)
     known = ("float32", "bfloat16", "float16")
@@ -264,44 +250,28 @@ def _split_commas(values: Iterable[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
+def _names(option: str, values: Iterable[str]) -> list[str]:
+    """Split at commas; at least one name must be left."""
+    names = _split_commas(values)
+    if not names:
+        raise UserError(f"{option} names nothing.", "See `bob list backbones` and `bob list tasks`.")
+    return names
+
+
 def _announce_user_code(cards: Iterable[BackboneCard], quiet: bool) -> None:
     for card in cards:
         if card.weights.source == "custom" and not quiet:
             print(f"Running your code: {card.weights.model}", file=sys.stderr)
 
 
-def _list_backbones(cards: Sequence[BackboneCard], paradigm: str | None) -> None:
-    twins = [card.random_twin() for card in cards if card.has_random_twin]
-    known = sorted({card.paradigm for card in [*cards, *twins]})
+def _of_paradigm(cards: Sequence[BackboneCard], paradigm: str | None) -> list[BackboneCard]:
+    """The cards and random twins of a paradigm, or all of them."""
+    every = [*cards, *(card.random_twin() for card in cards if card.has_random_twin)]
+    known = sorted({card.paradigm for card in every})
     if paradigm is not None and paradigm not in known:
         hint = did_you_mean(paradigm, known) or f"Use one of {', '.join(known)}."
         raise UserError(f"No backbone has the paradigm '{paradigm}'.", hint)
-    chosen = [card for card in [*cards, *twins] if paradigm in (None, card.paradigm)]
-    rows = [
-        [c.name, c.paradigm, c.method, c.pretraining_data, f"{(c.parameters or 0) / 1e6:.2f}", c.licence]
-        for c in sorted(chosen, key=lambda card: (card.paradigm, card.name))
-    ]
-    print_table(["backbone", "paradigm", "method", "pretrained on", "params (M)", "licence"], rows)
-    print_lines(["Any timm name works without a card, NAME.random is its random twin, and file.py:make is your own."])
-
-
-def _print_plan(cards: Sequence[BackboneCard], tasks: Sequence[TaskCard], settings: Settings) -> None:
-    from bob.plan import plan
-
-    pairs = plan(cards, tasks, settings)
-    rows = [
-        [
-            pair.backbone,
-            pair.task,
-            f"{pair.runs - pair.present} of {pair.runs}",
-            f"{pair.images - pair.stored} of {pair.images}",
-            f"{pair.bytes_per_image:,}",
-            f"{pair.seconds:.0f} s",
-        ]
-        for pair in pairs
-    ]
-    print_table(["backbone", "task", "runs to do", "images to embed", "bytes/image", "about"], rows)
-    print_lines([f"About {sum(pair.seconds for pair in pairs) / 60:.1f} minutes of forward passes. Nothing was run."])
+    return [card for card in every if paradigm in (None, card.paradigm)]
 
 
 def _fail(line: str) -> NoReturn:

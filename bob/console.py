@@ -1,9 +1,14 @@
-"""How lines, tables and cards are printed."""
+"""How lines, tables, cards and plans are printed."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bob.cards import BackboneCard
+    from bob.plan import PlannedPair
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Sequence[object]], numeric_from: int | None = None) -> None:
@@ -17,7 +22,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Sequence[object]], numeri
         table.add_column(str(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 1000  # a log or a pipe has no width of its own; there a row stays one line
     console.print(table)
@@ -33,6 +38,33 @@ def print_card(content: dict[str, object], indent: str = "") -> None:
             print(f"{indent}{key}: {', '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}")
 
 
+def print_backbones(cards: Iterable[BackboneCard]) -> None:
+    """Print a table of backbones, by paradigm and name."""
+    rows = [
+        [card.name, card.paradigm, card.method, card.pretraining_data, _millions(card.parameters), card.licence]
+        for card in sorted(cards, key=lambda card: (card.paradigm, card.name))
+    ]
+    print_table(["backbone", "paradigm", "method", "pretrained on", "params (M)", "licence"], rows)
+    print_lines(["Any timm name works without a card, NAME.random is its random twin, and file.py:make is your own."])
+
+
+def print_plan(pairs: Sequence[PlannedPair]) -> None:
+    """Print what a command would do."""
+    rows = [
+        [
+            pair.backbone,
+            pair.task,
+            f"{pair.runs - pair.present} of {pair.runs}",
+            f"{pair.to_embed} of {pair.images}",
+            f"{pair.bytes_per_image:,}",
+            f"{pair.seconds:.0f} s",
+        ]
+        for pair in pairs
+    ]
+    print_table(["backbone", "task", "runs to do", "images to embed", "bytes/image", "about"], rows)
+    print_lines([f"About {sum(pair.seconds for pair in pairs) / 60:.1f} minutes of forward passes. Nothing was run."])
+
+
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines to standard output."""
     for line in lines:
@@ -42,3 +74,7 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_error(line: str) -> None:
     """Print one line to standard error."""
     print(f"bob: {line}", file=sys.stderr)
+
+
+def _millions(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:.2f}"

@@ -1,4 +1,4 @@
-"""What a record says about the machine: versions, device, memory, and the size of a forward pass."""
+"""The machine: which device is meant, and what a record says of it (versions, memory, size of a forward pass)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,28 @@ from torch.utils.flop_counter import FlopCounterMode
 import bob
 from bob.backbones.base import Backbone
 from bob.data.loader import granted_cores
+from bob.errors import UserError
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "pillow")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that `auto`, `cpu`, `cuda[:N]` or `mps` stands for.
+
+    Raises:
+        UserError: If torch has no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    nothing = UserError(f"There is no device '{name}' here.", "Use --device auto, cpu, cuda, cuda:N or mps.")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise nothing from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise nothing  # torch has others, such as `meta`, that compute nothing
+    return device
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bob.data.base import Dataset
 from bob.data.sources import load_dataset
 from bob.features.extract import BackingOff, Extraction, prepare
 from bob.results.record import has_record
-from bob.run import Settings, Workbench
+from bob.workbench import Settings, Workbench, protocols_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PlannedPair:
         runs: Runs asked for.
         present: Runs that have their record already.
         images: Images of the task.
-        stored: Images whose features are stored already.
+        to_embed: Images whose features are needed and not stored.
         bytes_per_image: Of the stored features.
         seconds: Rough time of what is left to extract; decoding is not counted, nor are the probes.
     """
@@ -38,7 +38,7 @@ class PlannedPair:
     runs: int
     present: int
     images: int
-    stored: int
+    to_embed: int
     bytes_per_image: int
     seconds: float
 
@@ -49,6 +49,8 @@ def plan(backbones: Sequence[BackboneCard], tasks: Sequence[TaskCard], settings:
     Raises:
         UserError: If one of them cannot be opened.
     """
+    for task in tasks:
+        protocols_of(task, settings)
     datasets = {task.name: load_dataset(task.data, settings.data_root) for task in tasks}
     planned = []
     for card in backbones:
@@ -71,19 +73,18 @@ def seconds_per_image(backbone: Backbone, how: Extraction) -> float:
 
 
 def _plan_pair(bench: Workbench, dataset: Dataset, seconds: float) -> PlannedPair:
-    jobs = bench.jobs()
-    present = sum(has_record(bench.settings.results, job.request) for job in jobs)
-    stores = [store for _, store in bench.stores()]
+    jobs, again = bench.jobs(), bench.settings.recompute
+    present = 0 if again else sum(has_record(bench.settings.results, job.request) for job in jobs)
     images = sum(len(images) for images in dataset.image_sets())
-    missing = sum(len(rows) for store in stores for _, rows in store.missing())
-    needed = 0 if present == len(jobs) else missing
+    missing = images if again else sum(len(rows) for _, store in bench.stores() for _, rows in store.missing())
+    to_embed = 0 if present == len(jobs) else missing
     return PlannedPair(
         backbone=bench.backbone.card.name,
         task=bench.task.name,
         runs=len(jobs),
         present=present,
         images=images,
-        stored=images - missing,
-        bytes_per_image=4 * stores[0].shape[1],
-        seconds=needed * seconds,
+        to_embed=to_embed,
+        bytes_per_image=4 * bench.width(),
+        seconds=to_embed * seconds,
     )

@@ -23,7 +23,7 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self._quiet = quiet
 
     def say(self, line: str) -> None:

@@ -2,54 +2,34 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before torch is imported, for the command line sets its threads up and turns Ctrl-C into one line.
+    import sys
+
+    from bob.cli import main
+
+    main(["run", *sys.argv[1:]])
+
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from bob.adapters.base import Adapter, Outcome, Protocol
-from bob.adapters.registry import ADAPTERS
-from bob.backbones.base import Backbone
+from bob.adapters.base import Outcome
 from bob.backbones.sources import open_backbone
 from bob.cards import BackboneCard, TaskCard
-from bob.data.base import Dataset, ImageSet, Split
+from bob.data.base import Dataset
 from bob.data.sources import load_dataset
 from bob.errors import UserError
-from bob.features.extract import Extraction, fill_store, open_store, require_same_features
-from bob.features.store import FeatureStore
+from bob.features.extract import fill_store, require_same_features
 from bob.machine import count_flops, environment, peak_memory_bytes
 from bob.progress import Reporter
 from bob.results.metrics import METRICS, get_metric
-from bob.results.record import Cost, MetricResult, Record, Request, has_record, record_folder
+from bob.results.record import Cost, MetricResult, Record, has_record, record_folder, require_writable
 from bob.results.statistics import bootstrap
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to run, as opposed to what.
-
-    Attributes:
-        results: Folder of the records.
-        how: Device, precision, batch size and workers.
-        protocols: Names; empty for those of each task's card.
-        seeds: One run for each.
-        data_root: Folder of downloaded data sets; None for the default.
-        recompute: Replace stored features and records instead of using them.
-    """
-
-    results: Path
-    how: Extraction
-    protocols: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
-    data_root: Path | None = None
-    recompute: bool = False
+from bob.workbench import Job, Settings, Workbench, protocols_of
 
 
 @dataclass
@@ -61,92 +41,18 @@ class Summary:
     failed: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run, ready to be carried out.
-
-    Attributes:
-        request: What is asked; its hash is the run's id.
-        protocol: The recipe.
-        seed: Of everything random in it.
-    """
-
-    request: Request
-    protocol: Protocol
-    seed: int
-
-
-class Workbench:
-    """A backbone and a task, opened: what a run needs and what the runs of one pair share.
-
-    Args:
-        backbone: Opened.
-        identity: The backbone's, computed once.
-        task: Its card.
-        dataset: Its images.
-        settings: How to run.
-    """
-
-    def __init__(
-        self, backbone: Backbone, identity: dict[str, Any], task: TaskCard, dataset: Dataset, settings: Settings
-    ) -> None:
-        self.backbone = backbone
-        self.task = task
-        self.dataset = dataset
-        self.settings = settings
-        self.adapter: Adapter = ADAPTERS[task.adapter](task, dataset, device=settings.how.device.type)
-        self._identity = identity
-        self._stores: dict[int, FeatureStore] = {}
-        self._maps: dict[int, np.ndarray] = {}
-
-    def jobs(self) -> list[Job]:
-        """Every run asked for of this pair."""
-        names = self.settings.protocols or self.task.protocols
-        protocols = [self.adapter.protocol(name) for name in names]
-        return [Job(self._request(p, seed), p, seed) for p in protocols for seed in self.settings.seeds]
-
-    def stores(self) -> Iterator[tuple[ImageSet, FeatureStore]]:
-        """The image sets behind the task and the stores of their features, complete or not."""
-        for images in self.dataset.image_sets():
-            if id(images) not in self._stores:
-                self._stores[id(images)] = open_store(self.backbone, self._identity, images, self.settings.how)
-            yield images, self._stores[id(images)]
-
-    def features(self, split: str) -> np.ndarray:
-        """Features float32 (n, D) of a split, from complete stores."""
-        chosen: Split = self.dataset.splits[split]
-        key = id(chosen.images)
-        if key not in self._maps:
-            self._maps[key] = self._stores[key].read()
-        return self._maps[key][chosen.indices]
-
-    def _request(self, protocol: Protocol, seed: int) -> Request:
-        others = [name for name in self.task.metrics if name != self.task.primary]
-        splits = self.dataset.splits.items()
-        return Request(
-            backbone=self.backbone.card.name,
-            backbone_identity=self._identity,
-            task=self.task.name,
-            task_version=self.task.version,
-            data={
-                "classes": len(self.dataset.classes),
-                "images_sha256": {name: split.images.fingerprint() for name, split in splits},
-                "splits": {name: {"n": len(split), "sha256": split.checksum()} for name, split in splits},
-            },
-            protocol=protocol.as_dict(),
-            metrics=(self.task.primary, *others),
-            seed=seed,
-            precision=self.settings.how.precision,
-        )
-
-
 def run_all(
     backbones: Sequence[BackboneCard], tasks: Sequence[TaskCard], settings: Settings, reporter: Reporter
 ) -> Summary:
     """Carry out every run that has no record yet.
 
     A mistake in one pair of backbone and task does not stop the others; it is in `Summary.failed`.
+
+    Raises:
+        UserError: Before anything is computed, if a protocol or metric is unknown.
     """
+    for task in tasks:
+        protocols_of(task, settings)
     summary = Summary()
     datasets: dict[str, Dataset] = {}
     for card in backbones:
@@ -174,24 +80,25 @@ def run_pair(bench: Workbench, summary: Summary, reporter: Reporter, loading: fl
         loading: Seconds that opening the backbone took, for the records.
     """
     title = f"{bench.backbone.card.name} on {bench.task.name}"
-    results, todo = bench.settings.results, []
+    settings, todo = bench.settings, []
     for job in bench.jobs():
-        folder = record_folder(results, job.request)
-        if bench.settings.recompute and folder.exists():
-            shutil.rmtree(folder)
-        if has_record(results, job.request):
+        if has_record(settings.results, job.request) and not settings.recompute:
+            folder = record_folder(settings.results, job.request)
             reporter.say(f"{title}, {job.protocol.name}: already there, {folder}")
             summary.present.append(folder)
         else:
             todo.append(job)
     if not todo:
         return
+    require_writable(settings.results)
     _provide_features(bench, title, reporter)
     for job in todo:
         started = time.perf_counter()
         outcome = bench.adapter.run(job.protocol, bench.features, job.seed)
         record = _record(bench, job, outcome, loading)
-        summary.written.append(record.write(results, outcome.predictions))
+        if settings.recompute:
+            shutil.rmtree(record_folder(settings.results, job.request), ignore_errors=True)
+        summary.written.append(record.write(settings.results, outcome.predictions))
         score = record.metrics[record.primary]
         reporter.say(
             f"{title}, {job.protocol.name}: {METRICS[record.primary].label} {score.value:.3f} "
@@ -237,7 +144,7 @@ def _record(bench: Workbench, job: Job, outcome: Outcome, loading: float) -> Rec
         card=bench.backbone.card.model_dump(mode="json"),
         task_card=bench.task.model_dump(mode="json"),
         data_facts=dict(bench.dataset.facts),
-        feature_width=bench.features("test").shape[1],
+        feature_width=bench.width(),
         chosen=outcome.chosen,
         grid=outcome.grid,
         notes=outcome.notes,
@@ -246,7 +153,7 @@ def _record(bench: Workbench, job: Job, outcome: Outcome, loading: float) -> Rec
         per_class=outcome.predictions.per_class(),
         environment=environment(bench.settings.how.device),
         cost=_cost(bench, seconds),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
 
 
@@ -275,27 +182,7 @@ class _collecting:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, UserError):
             return False
-        self._summary.failed.append(str(error))
+        # A broken data set fails with every backbone, and is reported once.
+        if str(error) not in self._summary.failed:
+            self._summary.failed.append(str(error))
         return True
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu`, `cuda[:N]` or `mps` stands for.
-
-    Raises:
-        UserError: If torch has no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"There is no device '{name}' here.", "Use --device auto, cpu, cuda, cuda:N or mps.") from error
-    return device
-
-
-if __name__ == "__main__":
-    from bob.cli import main
-
-    main(["run", *sys.argv[1:]])

@@ -10,7 +10,6 @@ import numpy as np
 
 from bob.adapters.base import Adapter, Features, Outcome, Protocol
 from bob.errors import UserError
-from bob.probes.base import Probe
 from bob.probes.knn import KNeighbors
 from bob.probes.logistic import LogisticRegression
 from bob.results.metrics import METRICS
@@ -55,7 +54,7 @@ class Classification(Adapter):
         probe = protocol.probe(**self._on_device(choice.point))
         probe.fit(both, np.concatenate([self._labels("train"), self._labels("val")]), len(self.dataset.classes))
         fitted = time.perf_counter()
-        predictions = self._predict(probe, "test", features("test"))
+        predictions = self._predictions("test", probe.predict_proba(features("test")))
         seconds = {
             "choose": chosen - started,
             "fit": fitted - chosen,
@@ -76,12 +75,10 @@ class Classification(Adapter):
             UserError: If no point of the grid can be fitted.
         """
         points = self._feasible(protocol, len(train))
-        path = protocol.probe.path(
-            [self._on_device(point) for point in points], train, self._labels("train"), len(self.dataset.classes)
-        )
+        grid = [self._on_device(point) for point in points]
         tried = []
-        for point, probe in path:
-            on_val = self._predict(probe, "val", val)
+        for point, table in protocol.probe.path(grid, train, self._labels("train"), len(self.dataset.classes), val):
+            on_val = self._predictions("val", table)
             scores = {f"val_{name}": METRICS[name].compute(on_val) for name in ("top1", "nll")}
             tried.append({**{k: v for k, v in point.items() if k != "device"}, **scores})
         best = min(tried, key=lambda entry: (-entry["val_top1"], entry["val_nll"]))
@@ -97,9 +94,9 @@ class Classification(Adapter):
             )
         return points
 
-    def _predict(self, probe: Probe, split: str, features: np.ndarray) -> Predictions:
+    def _predictions(self, split: str, probabilities: np.ndarray) -> Predictions:
         names, labels = self.dataset.splits[split].names, self._labels(split)
-        return Predictions.from_probabilities(names, labels, probe.predict_proba(features), self.dataset.classes)
+        return Predictions.from_probabilities(names, labels, probabilities, self.dataset.classes)
 
     def _labels(self, split: str) -> np.ndarray:
         return self.dataset.splits[split].labels

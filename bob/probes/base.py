@@ -34,35 +34,50 @@ class Probe(ABC):
 
     @classmethod
     def path(
-        cls, grid: Iterable[dict[str, Any]], features: np.ndarray, labels: np.ndarray, n_classes: int
-    ) -> Iterator[tuple[dict[str, Any], Probe]]:
-        """Fit one probe for each point of the grid; a probe that can share work between points overrides this."""
+        cls,
+        grid: Iterable[dict[str, Any]],
+        features: np.ndarray,
+        labels: np.ndarray,
+        n_classes: int,
+        queries: np.ndarray,
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """Fit each point of the grid and yield it with its probabilities for `queries`, in any order.
+
+        A probe that can share work between points overrides this.
+        """
         for point in grid:
-            yield point, cls(**point).fit(features, labels, n_classes)
+            yield point, cls(**point).fit(features, labels, n_classes).predict_proba(queries)
 
 
-def check_features(features: np.ndarray, labels: np.ndarray, n_classes: int) -> None:
+def check_training(features: np.ndarray, labels: np.ndarray, n_classes: int) -> None:
     """Fail unless features are (n, D) and finite, and labels (n,) integers of at least two classes in range.
 
     Raises:
         ValueError: Stating what was expected and what was found.
     """
-    if features.ndim != 2 or len(features) == 0:
-        raise ValueError(f"Expected features of shape (n, D) with n > 0, but got {features.shape}.")
+    check_features(features)
     if labels.shape != (len(features),):
         raise ValueError(f"Expected labels of shape ({len(features)},), but got {labels.shape}.")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= n_classes:
         raise ValueError(f"Expected integer labels in [0, {n_classes}), but got {labels.min()} to {labels.max()}.")
     if labels.min() == labels.max():
         raise ValueError(f"Expected at least two classes, but all labels are {labels.min()}.")
+
+
+def check_features(features: np.ndarray, width: int | None = None) -> None:
+    """Fail unless features are (n, D) and finite, D being `width` if that is given.
+
+    Raises:
+        ValueError: Stating what was expected and what was found; names the first row that is not finite.
+    """
+    if features.ndim != 2 or 0 in features.shape or width not in (None, features.shape[-1]):
+        raise ValueError(f"Expected features of shape (n, {width or 'D'}) with n > 0, but got {features.shape}.")
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise ValueError(f"Expected finite features, but row {bad[0]} is not ({len(bad)} rows in all).")
 
 
 def to_tensor(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
-    """Copy to the device; float64 stays float64, every other floating type becomes float32."""
-    tensor = torch.from_numpy(np.array(array))
-    if tensor.is_floating_point() and tensor.dtype != torch.float64:
-        tensor = tensor.float()
-    return tensor.to(device)
+    """Copy features to the device; float64 and integers become float64, smaller floating types float32."""
+    dtype = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
+    return torch.from_numpy(np.array(array, dtype=dtype)).to(device)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,6 @@ import pandas as pd
 
 from bob import places
 from bob.errors import UserError
-from bob.results.metrics import get_metric
 from bob.results.record import Record
 from bob.results.statistics import ranks, z_scores
 
@@ -29,6 +31,21 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     return table.drop_duplicates(keys, keep="last").sort_values(keys).reset_index(drop=True)
 
 
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+    """Keep the runs that may stand in one table.
+
+    In a row: those of the backbone's newest weights, preprocessing and code. In a column: those of the setting's newest
+    data, protocol version and metric. What is left out has to be run again; a mixture would compare nothing.
+
+    Args:
+        runs: As `tidy` makes them.
+    """
+    kept = runs.sort_values(["created", "run_id"])
+    for keys, identity in ((["backbone"], "backbone_identity"), (["task", "protocol"], "setting_identity")):
+        kept = kept[kept[identity] == kept.groupby(keys)[identity].transform("last")]
+    return kept.sort_index().reset_index(drop=True)
+
+
 def leaderboard(runs: pd.DataFrame, ddof: int = 1) -> pd.DataFrame:
     """One row for each backbone, best first.
 
@@ -39,7 +56,7 @@ def leaderboard(runs: pd.DataFrame, ddof: int = 1) -> pd.DataFrame:
     stands below those that have every setting.
 
     Args:
-        runs: As `tidy` makes them.
+        runs: As `tidy` makes them and `comparable` sifts them.
         ddof: Of the standard deviation behind z; 1 is the sample's, 0 the population's.
     """
     cells = _cells(runs)
@@ -107,7 +124,6 @@ def select(
     Raises:
         UserError: If nothing is left.
     """
-    from fnmatch import fnmatchcase
 
     def matches(name: str, patterns: Sequence[str]) -> bool:
         return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
@@ -125,24 +141,31 @@ def select(
 
 
 def _row(record: Record) -> dict[str, object]:
-    score = record.metrics[record.primary]
+    score, request = record.metrics[record.primary], record.request
+    setting = [request.task_version, request.data, request.protocol, record.primary]
     return {
-        "backbone": record.request.backbone,
+        "backbone": request.backbone,
         "paradigm": record.card["paradigm"],
-        "task": record.request.task,
-        "protocol": record.request.protocol["name"],
-        "seed": record.request.seed,
+        "task": request.task,
+        "protocol": request.protocol["name"],
+        "seed": request.seed,
         "metric": record.primary,
         "score": score.value,
         "low": score.low,
         "high": score.high,
         "n": score.n,
-        "higher_is_better": get_metric(record.primary).higher_is_better,
+        "higher_is_better": score.higher_is_better,
         "parameters": record.cost.parameters,
         "images_per_second": record.cost.images_per_second,
         "created": record.created,
         "run_id": record.run_id,
+        "backbone_identity": _digest(request.backbone_identity),
+        "setting_identity": _digest(setting),
     }
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _cells(runs: pd.DataFrame) -> pd.DataFrame:

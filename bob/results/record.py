@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,23 @@ def has_record(results: Path, request: Request) -> bool:
     return (record_folder(results, request) / RECORD_FILE).is_file()
 
 
+def require_writable(results: Path) -> None:
+    """Make the folder of the records, so that a run fails before it computes anything, not after.
+
+    Raises:
+        UserError: If it cannot be written to.
+    """
+    folder = results / RUNS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Cannot write records to {folder}: {error.strerror}.", "Give another folder: --results DIR."
+        ) from error
+
+
 def read_records(results: Path) -> Iterator[Record]:
     """Read every record below a results folder, in the order of folder names.
 
@@ -156,20 +174,29 @@ def read_record(path: Path) -> Record:
     """Read one record.
 
     Raises:
-        UserError: If it is damaged or of a newer schema.
+        UserError: If it is missing, damaged or of a newer schema.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("schema_version", 0) > SCHEMA_VERSION:
-            raise UserError(
-                f"{path} has schema version {content['schema_version']}, newer than {SCHEMA_VERSION}.", "Update bob."
-            )
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise UserError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}.", "Update bob.")
         return Record.model_validate(content)
-    except (OSError, ValueError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"Cannot read the record {path}: {first}.", "Delete its folder and run it again.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise UserError(f"Cannot read the record {path}: {reason}.", "Delete its folder and run it again.")
 
 
 def predictions_of(record_path: Path) -> Predictions:
-    """The per-sample predictions beside a record."""
-    return Predictions.read(record_path.with_name(PREDICTIONS_FILE))
+    """The per-sample predictions beside a record.
+
+    Raises:
+        UserError: If one of the two files is missing or damaged, or they do not belong together.
+    """
+    expected, path = read_record(record_path).predictions_sha256, record_path.with_name(PREDICTIONS_FILE)
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise UserError(f"{path} is not what its record was made from.", "Delete its folder and run it again.")
+    return Predictions.read(path)

@@ -89,7 +89,9 @@ def time_raw(backbone: Backbone, how: Extraction, seconds: float) -> float:
 
 def time_bob(backbone: Backbone, images: FileImages, how: Extraction, folder: Path) -> float:
     """Images/s of the extraction into a fresh store, the start of the workers included."""
-    store = FeatureStore({"bench": time.time_ns(), "backbone": {"model": "bench"}}, len(images), backbone.width(), folder)
+    store = FeatureStore(
+        {"bench": time.time_ns(), "backbone": {"model": "bench"}}, len(images), backbone.width(), folder
+    )
     started = time.perf_counter()
     fill_store(store, backbone, images, how)
     return len(images) / (time.perf_counter() - started)
@@ -146,7 +148,9 @@ def report(name: str, how: Extraction, images: int, figures: dict[str, list[floa
     for label, values in figures.items():
         ratios = [value / base for value, base in zip(values, raw, strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"{label:28s} {statistics.median(values):8.1f} images/s   ratio {statistics.median(ratios):.2f} ({spread})")
+        print(
+            f"{label:28s} {statistics.median(values):8.1f} images/s   ratio {statistics.median(ratios):.2f} ({spread})"
+        )
 
 
 if __name__ == "__main__":

@@ -141,17 +141,17 @@ def test_pandas_reads_it(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Expected a file of predictions at .*none.parquet, but got none"):
+    with pytest.raises(UserError, match=r"Expected a file of predictions at .*none.parquet, but got none"):
         Predictions.read(tmp_path / "none.parquet")
 
 
 def test_file_that_is_not_parquet(tmp_path: Path) -> None:
     (tmp_path / "p.parquet").write_text("name,label\n" * 10)
-    with pytest.raises(UserError, match="Expected .*p.parquet to be a Parquet file, but got"):
+    with pytest.raises(UserError, match=r"Expected .*p.parquet to be a Parquet file, but got"):
         Predictions.read(tmp_path / "p.parquet")
 
 
 def test_file_of_something_else(tmp_path: Path) -> None:
     pd.DataFrame({"name": ["a"], "score": [1.0]}).to_parquet(tmp_path / "p.parquet")
-    with pytest.raises(UserError, match="written by `Predictions.write`.*but got columns name, score"):
+    with pytest.raises(UserError, match=r"written by `Predictions.write`.*but got columns name, score"):
         Predictions.read(tmp_path / "p.parquet")

@@ -1,4 +1,4 @@
-"""The bootstrap equals SciPy's, covers the truth as often as it says, and repeats; scores and ranks bear NaN and ties."""
+"""The bootstrap equals SciPy's, covers the truth as often as it says, and repeats; ranks bear NaN and ties."""
 
 from __future__ import annotations
 

@@ -1,0 +1,79 @@
+"""A dry run says what would be done, and does none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bob.cards import load_backbone_cards, resolve_tasks
+from bob.errors import UserError
+from bob.features.extract import Extraction
+from bob.plan import PlannedPair, plan, seconds_per_image
+from bob.progress import Reporter
+from bob.run import run_all
+from bob.workbench import Settings
+
+HOW = Extraction(torch.device("cpu"), workers=0)
+
+
+@pytest.fixture
+def arguments(home: Path, photos: Path) -> Callable[..., tuple[Any, ...]]:
+    cards = load_backbone_cards()
+
+    def make(*names: str, **settings: Any) -> tuple[Any, ...]:
+        tasks = resolve_tasks([f"folder:{photos}"], {})
+        return [cards[name] for name in names], tasks, Settings(Path("results"), HOW, **settings)
+
+    return make
+
+
+def _counts(pair: PlannedPair) -> tuple[int, int, int, int]:
+    return pair.runs, pair.present, pair.images, pair.to_embed
+
+
+def test_counts_follow_what_is_there(arguments: Callable[..., Any]) -> None:
+    constant, pixels = plan(*arguments("constant", "pixels", seeds=(0, 1)))
+    assert _counts(constant) == _counts(pixels) == (4, 0, 30, 30)
+    assert (constant.bytes_per_image, pixels.bytes_per_image) == (4, 4 * 3072)
+    assert pixels.seconds > 0
+    run_all(*arguments("pixels", protocols=("knn",)), Reporter(quiet=True))
+    constant, pixels = plan(*arguments("constant", "pixels", seeds=(0, 1)))
+    assert _counts(constant) == (4, 0, 30, 30)
+    assert _counts(pixels) == (4, 1, 30, 0) and pixels.seconds == 0
+
+
+def test_nothing_to_do_needs_no_features(arguments: Callable[..., Any], home: Path) -> None:
+    from bob.features.store import list_stores
+
+    run_all(*arguments("pixels", protocols=("knn",)), Reporter(quiet=True))
+    for store in list_stores():
+        (store.path / "features.npy").unlink()
+    assert _counts(plan(*arguments("pixels", protocols=("knn",)))[0]) == (1, 1, 30, 0)
+    assert _counts(plan(*arguments("pixels", protocols=("linear",)))[0]) == (1, 0, 30, 30)
+
+
+def test_recompute_counts_everything(arguments: Callable[..., Any]) -> None:
+    run_all(*arguments("pixels", protocols=("knn",)), Reporter(quiet=True))
+    assert _counts(plan(*arguments("pixels", protocols=("knn",), recompute=True))[0]) == (1, 0, 30, 30)
+
+
+def test_writes_neither_records_nor_features(arguments: Callable[..., Any], home: Path) -> None:
+    plan(*arguments("constant", "pixels"))
+    assert not Path("results").exists()
+    assert not (home / "features").exists()
+
+
+def test_unknown_protocol(arguments: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="Unknown protocol 'linaer'"):
+        plan(*arguments("constant", protocols=("linaer",)))
+
+
+def test_seconds_per_image_times_the_forward_pass() -> None:
+    from bob.backbones.sources import open_backbone
+
+    backbone = open_backbone(load_backbone_cards()["pixels"])
+    assert 0 < seconds_per_image(backbone, HOW) < 1
