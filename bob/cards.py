@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -163,7 +164,7 @@ class DataSpec(_Table):
     source: str
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     test_fraction: float = Field(default=0.25, gt=0, lt=1)
-    split_seed: int = 0
+    split_seed: int = Field(default=0, ge=0)
 
 
 class TaskCard(Card):
@@ -252,7 +253,7 @@ def _resolve_task(name: str, cards: Mapping[str, TaskCard]) -> TaskCard:
     kind, _, what = name.partition(":")
     if kind == "folder" and what:
         # The whole path, so that two folders of one name are two tasks.
-        source = f"folder:{Path(what).expanduser().absolute()}"
+        source = f"folder:{Path(os.path.expanduser(what)).absolute()}"
     elif kind == "torchvision" and what:
         source = name
     else:

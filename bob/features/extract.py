@@ -101,16 +101,19 @@ def fill_store(
 
 
 def require_same_features(store: FeatureStore, backbone: Backbone, images: ImageSet, how: Extraction) -> None:
-    """Embed the first batch again and compare it with the store.
+    """Embed the first stored batch again and compare it with the store; nothing happens if nothing is stored yet.
 
     Weights, preprocessing and source are in the store's identity, but a user's code may read more than these.
 
     Raises:
         UserError: If the features differ by more than rounding does.
     """
-    rows = list(range(min(len(images), how.images_per_batch)))
+    finished = store.finished()
+    if finished is None:
+        return
+    rows = list(finished[0][: how.images_per_batch])
     now = torch.cat([part for part, _ in _embed_batches(backbone, images, [rows], replace(how, workers=0))])
-    stored = torch.from_numpy(np.array(store.read()[: len(rows)]))
+    stored = torch.from_numpy(np.array(finished[1][: len(rows)]))
     tolerance = 1e-3 if how.precision == "float32" else 5e-2
     # Not `>`, because NaN is never close.
     if not (now.float().cpu() - stored).norm() <= tolerance * stored.norm():

@@ -134,6 +134,12 @@ class FeatureStore:
             raise RuntimeError(f"{self.path} lacks {len(missing)} shards.")
         return features
 
+    def finished(self) -> tuple[range, np.ndarray] | None:
+        """The rows of the first finished shard and their features; None if there is none yet."""
+        features, missing = self._map(), dict(self.missing())
+        done = next((rows for number, rows in self.shards() if number not in missing), None)
+        return None if features is None or done is None else (done, features[done.start : done.stop])
+
     def cost(self) -> ShardCost:
         """What computing the finished shards took, in all."""
         marks = [mark for number, _ in self.shards() if (mark := self._read_mark(number))]

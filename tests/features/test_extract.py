@@ -20,7 +20,7 @@ from bob.features.extract import (
     prepare,
     require_same_features,
 )
-from bob.features.store import list_stores
+from bob.features.store import SHARD_ROWS, list_stores
 
 
 def extract(backbone, images, how, identity="x") -> np.ndarray:
@@ -258,6 +258,20 @@ def test_random_backbones_are_caught(make_backbone, memory_images, on_cpu) -> No
         module.offset = offset
         with pytest.raises(UserError, match="no longer gives the features stored"):
             require_same_features(store, backbone, images, how)
+
+
+def test_a_half_filled_store_is_checked_too(make_backbone, memory_images, on_cpu) -> None:
+    module = nn.Conv2d(3, 4, 8, 8)
+    backbone, images, how = make_backbone(module), memory_images(SHARD_ROWS + 3), on_cpu()
+    store = open_store(backbone, {"model": "x"}, images, how)
+    require_same_features(store, backbone, images, how)  # nothing is stored yet
+    fill_store(store, backbone, images, how)
+    (store.path / "marks" / "000000.json").unlink()
+    require_same_features(store, backbone, images, how)
+    with torch.no_grad():
+        module.weight.mul_(2)
+    with pytest.raises(UserError, match="no longer gives the features stored"):
+        require_same_features(store, backbone, images, how)
 
 
 def test_features_that_are_all_zero_are_the_same(make_backbone, memory_images, on_cpu) -> None:
