@@ -61,8 +61,13 @@ def source_sha256(module: ModuleType) -> str:
     """Hash (hex) of a module's file and of every file beside or below it that it imports, however indirectly.
 
     Of an installed package, the hash of all its files.
+
+    Raises:
+        UserError: If it has no file, as in an interactive session.
     """
-    file = Path(module.__file__ or "").resolve()
+    if not getattr(module, "__file__", None):
+        raise UserError(f"The module '{module.__name__}' lies in no file.", "Save it, so that its code can be hashed.")
+    file = Path(str(module.__file__)).resolve()
     above = module.__name__.count(".") + (file.name == "__init__.py")
     root = file.parents[above]
     if root not in _LIBRARIES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
@@ -12,6 +14,7 @@ from bob.probes.base import Probe, check_features, check_training, to_tensor
 
 _ROUND = 10  # iterations between two looks at how much the loss has fallen
 _MAGNIFY = 1e8  # torch's L-BFGS learns nothing from a step whose y^T s is below 1e-10, so the loss is scaled up
+_LEAST_CURVATURE = 1e-12
 
 
 class LogisticRegression(Probe):
@@ -92,34 +95,16 @@ class LogisticRegression(Probe):
         """Run L-BFGS from `start` ((r + 1, n_classes), the last row being the bias) or from zero; also give the end."""
         if not 0 < self.l2 < np.inf:
             raise ValueError(f"Expected `l2` to be positive and finite, but got {self.l2}.")
-        unit = problem.unit(self.l2)
-        theta = (problem.zero() if start is None else start / unit).requires_grad_()
-        optimizer = torch.optim.LBFGS(
-            [theta],
-            max_iter=min(_ROUND, self.max_iter),
-            max_eval=25 * _ROUND,  # what that many line searches may need at most
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-            history_size=20,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure() -> torch.Tensor:
-            loss, gradient = loss_and_gradient(theta.detach() * unit, problem.x, problem.y, self.l2)
-            theta.grad = _MAGNIFY * unit * gradient
-            return _MAGNIFY * loss
-
-        self.converged_ = False
-        for _ in range(0, self.max_iter, _ROUND):
-            before, after = float(optimizer.step(closure)), float(closure())
-            if before - after <= self.tolerance * after:
-                self.converged_ = True
+        descent = _descend(problem, problem.zero() if start is None else start, self.l2)
+        rounds = max(1, math.ceil(self.max_iter / _ROUND))
+        for state in itertools.islice(descent, rounds):
+            theta, before, self.loss_ = state
+            self.converged_ = before - self.loss_ <= self.tolerance * self.loss_
+            if self.converged_:
                 break
-        self.loss_ = after / _MAGNIFY
-        solution = theta.detach() * unit
-        self.weight_, self.bias_ = problem.basis @ solution[:-1], solution[-1]
+        self.weight_, self.bias_ = problem.basis @ theta[:-1], theta[-1]
         self.mean_, self.scale_ = problem.mean, problem.scale
-        return self, solution
+        return self, theta
 
 
 class _Problem:
@@ -127,8 +112,8 @@ class _Problem:
 
     The penalty does not change under rotation and the solution lies in the span of the images, so at most n directions
     are needed. And along them it is known how the loss curves: by h v + l2, where v is the variance of the images and
-    h = p (1 - p) with p = 1 / C, the softmax's own curvature at the start. L-BFGS, told this, needs tens of iterations
-    where it needs thousands on correlated features.
+    h the curvature of the softmax. L-BFGS, told this, needs tens of iterations where it needs thousands on features
+    that are correlated.
 
     Attributes:
         x: (n, r) in float64 (float32 on a device without it).
@@ -155,10 +140,48 @@ class _Problem:
         """Where a fit without a better idea starts: (r + 1, n_classes)."""
         return torch.zeros(self.x.shape[1] + 1, self._n_classes, dtype=self.x.dtype, device=self.x.device)
 
-    def unit(self, l2: float) -> torch.Tensor:
+    def curvature(self, theta: torch.Tensor) -> float:
+        """h, the mean of p (1 - p) over the probabilities p that theta gives; at zero (1 - 1 / C) / C."""
+        p = torch.softmax(torch.addmm(theta[-1], self.x, theta[:-1]), dim=1)
+        return max(float((p * (1 - p)).mean()), _LEAST_CURVATURE)
+
+    def unit(self, h: float, l2: float) -> torch.Tensor:
         """The units, (r + 1, 1), in which to measure weights and bias so that the loss curves by h along each."""
-        h = (1 - 1 / self._n_classes) / self._n_classes
         return torch.cat([(h / (h * self._variance + l2)).sqrt(), self._variance.new_ones(1)])[:, None]
+
+
+def _descend(problem: _Problem, theta: torch.Tensor, l2: float) -> Iterator[tuple[torch.Tensor, float, float]]:
+    """Run L-BFGS from theta without end; after each round yield where it is, and the loss before and after."""
+    while True:
+        for state in _descend_in_units(problem, theta, l2):
+            yield state
+            theta = state[0]
+
+
+def _descend_in_units(problem: _Problem, theta: torch.Tensor, l2: float) -> Iterator[tuple[torch.Tensor, float, float]]:
+    """See `_descend`; ends when the classifier has become so sure that other units suit it better."""
+    h = problem.curvature(theta)
+    unit = problem.unit(h, l2)
+    measured = (theta / unit).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [measured],
+        max_iter=_ROUND,
+        max_eval=25 * _ROUND,  # what that many line searches may need at most
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> torch.Tensor:
+        loss, gradient = loss_and_gradient(measured.detach() * unit, problem.x, problem.y, l2)
+        measured.grad = _MAGNIFY * unit * gradient
+        return _MAGNIFY * loss
+
+    while h < 3 * problem.curvature(theta):
+        before, after = float(optimizer.step(closure)), float(closure())
+        theta = measured.detach() * unit
+        yield theta, before / _MAGNIFY, after / _MAGNIFY
 
 
 def _principal_directions(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 
 import pytest
 import torch
@@ -133,6 +134,14 @@ def test_very_long_error_is_cut(write, refused):
     path = write("net.py", failing(make="raise RuntimeError('missing key\\n' * 10_000)"))
     with refused("missing key", f"Mend {path}:11."):
         open_spec(f"{path}:make")
+
+
+def test_module_without_a_file(monkeypatch, refused):
+    module = types.ModuleType("typed_in")
+    module.make = torch.nn.Flatten
+    monkeypatch.setitem(sys.modules, "typed_in", module)
+    with refused("'typed_in' lies in no file"):
+        open_spec("typed_in:make")
 
 
 def test_function_that_wants_arguments(write, refused):

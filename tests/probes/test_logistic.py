@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.preprocessing import StandardScaler
 
+from bob.probes import logistic
 from bob.probes.logistic import LogisticRegression, loss_and_gradient
 
 GRID = tuple(10.0 ** (exponent / 2) for exponent in range(4, -11, -1))
@@ -170,6 +171,21 @@ def test_float32_features_do_not_stall(offset: float) -> None:
         best = LogisticRegression(l2=l2, tolerance=1e-14, max_iter=20_000).fit(x, y, 3)
         assert fitted.converged_
         assert _ours(fitted, standard, y) / _ours(best, standard, y) - 1 < 1e-6
+
+
+def test_correlated_features_take_tens_of_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Neighbouring features as alike as pixels are, and more than enough of them to tell all images apart.
+    rng = np.random.default_rng(0)
+    y = rng.integers(5, size=200)
+    x = (rng.normal(size=(200, 300)) + rng.normal(size=(5, 300))[y]).cumsum(axis=1).astype("f4")
+    calls: list[float] = []
+    monkeypatch.setattr(logistic, "loss_and_gradient", lambda *a: (calls.append(a[3]), loss_and_gradient(*a))[1])
+    assert len(list(LogisticRegression.path([{"l2": l2} for l2 in GRID], x, y, 5, x))) == len(GRID)
+    assert max(calls.count(l2) for l2 in GRID) < 200
+    for l2 in (1.0, 1e-5):
+        calls.clear()
+        assert LogisticRegression(l2=l2).fit(x, y, 5).converged_
+        assert len(calls) < 250
 
 
 def test_converged_is_honest() -> None:
