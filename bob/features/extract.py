@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +14,7 @@ from bob.backbones.base import Backbone
 from bob.data.base import ImageSet
 from bob.data.loader import Batch, load_batches
 from bob.errors import UserError
+from bob.features import memory
 from bob.features.store import FeatureStore, ShardCost
 
 # Raised when the same identity would give other features than before.
@@ -142,7 +140,8 @@ def _embed_batches(
     backbone: Backbone, images: ImageSet, batches: list[list[int]], how: Extraction
 ) -> Iterator[tuple[torch.Tensor, float]]:
     """Yield the features of each batch, on the device, and the seconds spent waiting for its images."""
-    _keep_freed_memory()
+    memory.keep_freed()
+    memory.release_freed()  # before the loader forks
     forward = BackingOff(prepare(backbone, how.device), how)
     pin = how.device.type == "cuda"
     loaded = load_batches(images, batches, backbone.preprocess.crop, how.workers, pin_memory=pin)
@@ -222,15 +221,3 @@ def _require_finite(features: np.ndarray, rows: range, backbone: Backbone, image
             f"the first being {images.names[rows[broken[0]]]} (index {rows[broken[0]]}).",
             "Check its weights and its normalisation, or use --precision float32.",
         )
-
-
-@lru_cache(maxsize=1)
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks: giving each large activation back to the kernel costs more than convolving."""
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, 2**31 - 1)
