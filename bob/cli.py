@@ -103,7 +103,7 @@ def run(
     from bob.progress import Reporter
 
     summary = run_all(cards, task_cards, settings, Reporter(quiet))
-    if not quiet:
+    if not quiet and (summary.written or summary.present):
         print_lines([f"{len(summary.written)} runs written to {results}, {len(summary.present)} already there."])
     for failure in summary.failed[:-1]:
         print_error(failure)
