@@ -12,7 +12,8 @@ if __name__ == "__main__":
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,13 +59,13 @@ def run_all(
     summary = Summary()
     datasets: dict[str, Dataset] = {}
     for card in backbones:
-        with _collecting(summary, reporter):
+        with _collecting(summary):
             started = time.perf_counter()
             backbone = open_backbone(card)
             identity = backbone.identity()
             loading = time.perf_counter() - started
             for task in tasks:
-                with _collecting(summary, reporter):
+                with _collecting(summary):
                     if task.name not in datasets:
                         datasets[task.name] = load_dataset(task.data, settings.data_root)
                     bench = Workbench(backbone, identity, task, datasets[task.name], settings)
@@ -178,19 +179,12 @@ def _cost(bench: Workbench, seconds: dict[str, float]) -> Cost:
     )
 
 
-class _collecting:
-    """Turns a user's mistake in the block into a line of the summary, so that other runs go on."""
-
-    def __init__(self, summary: Summary, reporter: Reporter) -> None:
-        self._summary, self._reporter = summary, reporter
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, UserError):
-            return False
+@contextmanager
+def _collecting(summary: Summary) -> Iterator[None]:
+    """Turn a user's mistake in the block into a line of the summary, so that other runs go on."""
+    try:
+        yield
+    except UserError as error:
         # A broken data set fails with every backbone, and is reported once.
-        if str(error) not in self._summary.failed:
-            self._summary.failed.append(str(error))
-        return True
+        if str(error) not in summary.failed:
+            summary.failed.append(str(error))
