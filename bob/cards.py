@@ -1,28 +1,36 @@
-"""Cards: the TOML files that say exactly which backbone and which task are meant, found, read and checked."""
+"""What a card may say: exactly which backbone and which task are meant."""
 
 from __future__ import annotations
 
-import fnmatch
-import os
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+import re
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from bob.errors import UserError, did_you_mean, first_problem
-
+Source = Literal[
+    "timm", "open_clip", "torchvision", "transformers", "diffusers", "checkpoint", "custom", "pixels", "constant"
+]
 Paradigm = Literal["supervised", "ssl", "vlm", "generative", "depth", "baseline", "unknown"]
+
+
+def _checked_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is no regular expression ({error})") from error
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_checked_pattern)]
 SHA256 = Field(default=None, pattern="^[0-9a-f]{64}$")
 # (height, width); one number stands for both.
 Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(lambda s: (s, s) if isinstance(s, int) else s)]
@@ -39,27 +47,41 @@ class Weights(_Table):
 
     Attributes:
         source: Which file of `bob/backbones/` loads it.
-        model: What to load, in that source's own words: a timm name, or `file.py:make` for `custom`.
+        model: What to load, in that source's own words: a timm name (also for `checkpoint`), ARCHITECTURE/TAG for
+            `open_clip`, NAME or NAME/WEIGHTS for `torchvision`, a hub repository for `transformers` and `diffusers`,
+            `file.py:make` for `custom`.
         pretrained: False for random initialisation from `seed`.
         seed: Seed of whatever is initialised at random.
-        file: Checkpoint path, or `package:NAME/path/inside` for a file that an installed package carries.
+        revision: Commit of the hub repository; empty for its newest.
+        file: Checkpoint as path, https URL, or `package:NAME/path/inside` for a file that an installed package carries.
         sha256: Checksum of that file; a file that differs is refused.
         keys: How the checkpoint's tensors find their place: by `name`, or by `order` (kind and shape checked).
+        nest: Key of the file under which the tensors lie; empty for the usual ones.
+        drop: Patterns of tensors left out on purpose, such as a projector; matched before `rename`.
+        rename: Pattern -> replacement (`re.sub`), applied in turn to the names that are left.
+        options: Arguments of the architecture that differ from the source's own, such as `num_heads`.
+        fixed: Parameters that training must never change, such as sine-cosine positions.
         install: The command that makes the weights available where they cannot be downloaded on use.
     """
 
-    source: Literal["timm", "checkpoint", "custom", "pixels", "constant"]
+    source: Source
     model: str = ""
     pretrained: bool = True
     seed: int = 0
+    revision: str = ""
     file: str | None = None
     sha256: str | None = SHA256
     keys: Literal["name", "order"] = "name"
+    nest: str = ""
+    drop: tuple[Pattern, ...] = ()
+    rename: dict[Pattern, str] = {}
+    options: dict[str, bool | int | float | str] = {}
+    fixed: tuple[str, ...] = ()
     install: str = ""
 
     @model_validator(mode="after")
     def _names_what_to_load(self) -> Self:
-        needed = {"timm": ("model",), "custom": ("model",), "checkpoint": ("model", "file")}.get(self.source, ())
+        needed = {"pixels": (), "constant": (), "checkpoint": ("model", "file")}.get(self.source, ("model",))
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"the source '{self.source}' needs '{key}'")
@@ -81,12 +103,13 @@ class Feature(_Table):
     """The global feature that `embed` returns.
 
     Attributes:
-        layer: Where it is read: `pre_logits` is the input of the classifier that was removed.
+        layer: Where it is read: `pre_logits` is the input of the classifier that was removed, `image_embedding` the
+            output that a vision-language model compares with text, `mid_block` the middle of a diffusion UNet.
         pooling: How the map becomes a vector; `default` is the checkpoint's own.
         width: D, checked against what the backbone returns.
     """
 
-    layer: Literal["pre_logits"] = "pre_logits"
+    layer: Literal["pre_logits", "image_embedding", "mid_block"] = "pre_logits"
     pooling: Literal["default", "avg", "max", "token", "map"] = "default"
     width: int | None = Field(default=None, gt=0)
 
@@ -130,7 +153,10 @@ class BackboneCard(Card):
 
     def random_twin(self) -> BackboneCard:
         """Return the card of the same architecture and preprocessing at random initialisation."""
-        weights = Weights(source="timm", model=self.weights.model, pretrained=False)
+        kept: dict[str, Any] = self.weights.model_dump(include={"source", "model", "revision", "options", "fixed"})
+        if self.weights.source == "checkpoint":
+            kept["source"] = "timm"
+        weights = Weights(**kept, pretrained=False)
         return self.model_copy(
             update={
                 "name": f"{self.name}{TWIN_SUFFIX}",
@@ -148,7 +174,7 @@ class BackboneCard(Card):
     @property
     def has_random_twin(self) -> bool:
         """Whether the architecture can be built without its weights."""
-        return self.weights.source in ("timm", "checkpoint") and self.weights.pretrained
+        return self.weights.pretrained and self.weights.source not in ("custom", "pixels", "constant")
 
 
 class DataSpec(_Table):
@@ -185,104 +211,3 @@ class TaskCard(Card):
 
 
 TWIN_SUFFIX = ".random"
-C = TypeVar("C", bound=Card)
-
-
-def load_backbone_cards(extra: Sequence[Path] = ()) -> dict[str, BackboneCard]:
-    """Return name -> card of the built-in registry and the folders in `extra`.
-
-    Raises:
-        UserError: On an unreadable card, an unknown key, a wrong type, or one name in two files.
-    """
-    return _load_cards(BackboneCard, [_builtin("registry"), *extra])
-
-
-def load_task_cards(extra: Sequence[Path] = ()) -> dict[str, TaskCard]:
-    """Return name -> card of the built-in tasks and the folders in `extra`; raises as `load_backbone_cards`."""
-    return _load_cards(TaskCard, [_builtin("tasks"), *extra])
-
-
-def resolve_tasks(specs: Iterable[str], cards: Mapping[str, TaskCard]) -> list[TaskCard]:
-    """Return the task cards meant by names, globs, `folder:PATH` and `torchvision:NAME`, in order, without repeats.
-
-    Raises:
-        UserError: If a name is unknown; suggests close ones.
-    """
-    return [_resolve_task(name, cards) for name in match_names(specs, cards)]
-
-
-def read_card(path: Path, kind: type[C]) -> C:
-    """Read one TOML card.
-
-    Raises:
-        UserError: Naming the file, the key and the mend.
-    """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the card {path}: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}.") from error
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error, kind)}") from error
-
-
-def match_names(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Expand globs against known names, in the order given and without repeats; a plain name stays as it is.
-
-    Raises:
-        UserError: If a glob matches nothing.
-    """
-    known, found = list(names), []
-    for pattern in patterns:
-        if any(character in pattern for character in "*?[") and ":" not in pattern:
-            matches = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
-            if not matches:
-                raise UserError(f"'{pattern}' matches no name.", "See `bob list backbones` and `bob list tasks`.")
-            found.extend(matches)
-        else:
-            found.append(pattern)
-    return list(dict.fromkeys(found))
-
-
-def _resolve_task(name: str, cards: Mapping[str, TaskCard]) -> TaskCard:
-    if name in cards:
-        return cards[name]
-    kind, _, what = name.partition(":")
-    if kind == "folder" and what:
-        # The whole path, so that two folders of one name are two tasks.
-        source = f"folder:{Path(os.path.expanduser(what)).absolute()}"
-    elif kind == "torchvision" and what:
-        source = name
-    else:
-        hint = did_you_mean(name, cards) or "See `bob list tasks`."
-        raise UserError(f"Unknown task '{name}'.", f"{hint} Your own images: folder:PATH.")
-    card = TaskCard(name=kind, adapter="classification", data=DataSpec(source=source))
-    return card.model_copy(update={"name": source})
-
-
-def _builtin(folder: str) -> Path:
-    """The cards inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    inside = package / folder
-    return inside if inside.is_dir() else package.parent / folder
-
-
-def _load_cards(kind: type[C], folders: Iterable[Path]) -> dict[str, C]:
-    cards: dict[str, C] = {}
-    origin: dict[str, Path] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"The card folder {folder} does not exist.", "Give an existing folder of TOML cards.")
-        for path in sorted(folder.rglob("*.toml")):
-            card = read_card(path, kind)
-            # The same file again is no clash: `--registry registry` in a checkout names the built-in folder.
-            if card.name in cards and not path.samefile(origin[card.name]):
-                raise UserError(
-                    f"{path}: key 'name': '{card.name}' is already the name of {origin[card.name]}.",
-                    "Rename one of them.",
-                )
-            cards[card.name], origin[card.name] = card, path
-    return cards

@@ -77,7 +77,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Run backbones on tasks. The same command again goes on where it stopped, or says what is already there."""
-    from bob.cards import load_backbone_cards, load_task_cards, resolve_tasks
+    from bob.catalogue import load_backbone_cards, load_task_cards, resolve_tasks
 
     task_cards = resolve_tasks(_names("--task", task), load_task_cards(tasks or []))
     backbone_cards = load_backbone_cards(registry or [])
@@ -153,7 +153,7 @@ def list_(
     tasks: TaskFolders = None,
 ) -> None:
     """List the cards of backbones or tasks."""
-    from bob.cards import load_backbone_cards, load_task_cards
+    from bob.catalogue import load_backbone_cards, load_task_cards
 
     if what == "backbones":
         return print_backbones(_of_paradigm(list(load_backbone_cards(registry or []).values()), paradigm))
@@ -177,7 +177,7 @@ def show(
     tasks: TaskFolders = None,
 ) -> None:
     """Show a card in full, and for a backbone whether its weights are here."""
-    from bob.cards import load_backbone_cards, load_task_cards, resolve_tasks
+    from bob.catalogue import load_backbone_cards, load_task_cards, resolve_tasks
 
     task_cards, backbone_cards = load_task_cards(tasks or []), load_backbone_cards(registry or [])
     if name in task_cards or name.startswith(("folder:", "torchvision:")):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bob.cards import load_backbone_cards, resolve_tasks
+from bob.catalogue import load_backbone_cards, resolve_tasks
 from bob.errors import UserError
 from bob.features.extract import Extraction
 from bob.plan import PlannedPair, plan, seconds_per_image

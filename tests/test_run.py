@@ -18,7 +18,8 @@ import pytest
 import torch
 
 import bob.run
-from bob.cards import DataSpec, TaskCard, load_backbone_cards, resolve_tasks
+from bob.cards import DataSpec, TaskCard
+from bob.catalogue import load_backbone_cards, resolve_tasks
 from bob.data.base import ImageSet
 from bob.errors import UserError
 from bob.features.extract import Extraction

@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         Raises:
             UserError: If this backbone cannot tell its blocks apart.
         """
-        raise self._lacks("blocks to read one by one", "Use a timm backbone.")
+        raise self._lacks("blocks to read one by one", "Use a timm, open_clip, torchvision or transformers model.")
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the maps (B, C_i, H_i, W_i) at the strides that `strides` says, finest first.
@@ -70,12 +70,12 @@ class Backbone(nn.Module):
         Raises:
             UserError: If this backbone has no maps.
         """
-        raise self._lacks("feature maps", "Use a timm backbone.")
+        raise self._lacks("feature maps", "Use a timm, open_clip, torchvision or transformers model.")
 
     @property
     def strides(self) -> list[int]:
         """Stride, in input pixels, of each of the `feature_maps`."""
-        raise self._lacks("feature maps", "Use a timm backbone.")
+        raise self._lacks("feature maps", "Use a timm, open_clip, torchvision or transformers model.")
 
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return (N, D) text features; vision-language backbones only.
@@ -98,6 +98,7 @@ class Backbone(nn.Module):
         """Everything that decides what `embed` returns for an image; the same identity means the same features."""
         return {
             "model": f"{self.card.weights.source}:{self.card.weights.model}",
+            "options": self.card.weights.options,
             "weights_sha256": self.weights_sha256(),
             "preprocess": self.preprocess.as_dict(),
             "feature": self.card.feature.model_dump(exclude={"width"}),

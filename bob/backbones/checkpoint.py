@@ -38,6 +38,12 @@ def load_checkpoint(card: BackboneCard) -> Backbone:
     return timm_source.wrap(card, model)
 
 
+def weights_status(weights: Weights) -> str:
+    """Say in words whether the checkpoint file is on this machine, and if not how it gets here."""
+    path = find(weights)
+    return f"here, {path}" if path and path.is_file() else f"not here; {weights.install or weights.file}"
+
+
 def locate(card: BackboneCard) -> Path:
     """Path of the card's checkpoint file, checked against its SHA-256 if the card has one.
 

@@ -9,16 +9,28 @@ import torch
 
 from bob.backbones.base import Backbone
 from bob.backbones.custom import is_custom
-from bob.cards import TWIN_SUFFIX, BackboneCard, Weights, match_names
+from bob.cards import TWIN_SUFFIX, BackboneCard, Weights
+from bob.catalogue import match_names
 from bob.errors import UserError, did_you_mean
 
 # Source -> module and function that open it; imported only when used.
 _LOADERS = {
     "timm": ("bob.backbones.timm", "load_timm"),
+    "open_clip": ("bob.backbones.open_clip", "load_open_clip"),
+    "torchvision": ("bob.backbones.torchvision", "load_torchvision"),
+    "transformers": ("bob.backbones.transformers", "load_transformers"),
+    "diffusers": ("bob.backbones.diffusers", "load_diffusers"),
     "checkpoint": ("bob.backbones.checkpoint", "load_checkpoint"),
     "custom": ("bob.backbones.custom", "load_custom"),
     "pixels": ("bob.backbones.baselines", "load_pixels"),
     "constant": ("bob.backbones.baselines", "load_constant"),
+}
+# Prefix of a name without card -> module whose `card_for` makes one of what follows the colon.
+_PREFIXES = {
+    "timm": "bob.backbones.timm",
+    "open_clip": "bob.backbones.open_clip",
+    "torchvision": "bob.backbones.torchvision",
+    "hf": "bob.backbones.transformers",
 }
 
 
@@ -51,7 +63,10 @@ def resolve_backbones(specs: Iterable[str], cards: Mapping[str, BackboneCard]) -
 
 
 def resolve_backbone(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCard:
-    """Return the card for one name: a card, its random twin, `file.py:make`, `timm:NAME[@FILE]` or a bare timm name.
+    """Return the card for one name: a card, its random twin, a bare timm name, or a spec.
+
+    Specs are `timm:NAME[@FILE]`, `open_clip:NAME/TAG`, `torchvision:NAME[/WEIGHTS]`, `hf:REPOSITORY[@REVISION]`,
+    `file.py:make` and `package.module:make`.
 
     Raises:
         UserError: If the name is unknown; suggests close ones.
@@ -60,19 +75,20 @@ def resolve_backbone(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCa
         return cards[spec]
     if spec.endswith(TWIN_SUFFIX):
         return _twinned(spec, cards).random_twin()
-    if spec.startswith("timm:"):
-        card = _timm_card(spec.removeprefix("timm:"))
-        # A card may have the name of another checkpoint of timm's.
+    prefix, _, rest = spec.partition(":")
+    if prefix in _PREFIXES and rest:
+        card = importlib.import_module(_PREFIXES[prefix]).card_for(rest)
+        # A card may have the name of another checkpoint.
         return card.model_copy(update={"name": spec}) if card.name in cards else card
     if is_custom(spec):
         card = BackboneCard(name="custom", weights=Weights(source="custom", model=spec), method="custom")
         return card.model_copy(update={"name": spec})  # a path may hold characters that a card's name may not
     if spec.endswith(".py"):
         raise UserError(f"'{spec}' names a file but no function.", f"Name its function too, as in `{spec}:make`.")
-    from bob.backbones.timm import is_timm_name, timm_names
+    from bob.backbones.timm import card_for, is_timm_name, timm_names
 
     if is_timm_name(spec):
-        return _timm_card(spec)
+        return card_for(spec)
     hint = did_you_mean(spec, [*cards, *timm_names()])
     raise UserError(f"Unknown backbone '{spec}'.", hint or "See `bob list backbones`; any timm name works too.")
 
@@ -84,27 +100,9 @@ def _twinned(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCard:
     return card
 
 
-def _timm_card(spec: str) -> BackboneCard:
-    """A card for a timm model without one; `NAME@FILE` takes its weights from a file."""
-    from bob.backbones.timm import is_timm_name, timm_names
-
-    name, _, file = spec.partition("@")
-    if not is_timm_name(name):
-        raise UserError(f"timm has no model '{name}'.", did_you_mean(name, timm_names()))
-    weights = Weights(source="checkpoint" if file else "timm", model=name, file=file or None)
-    card = BackboneCard(name=name, weights=weights, architecture=name.partition(".")[0])
-    return card.model_copy(update={"name": spec})
-
-
 def weights_status(card: BackboneCard) -> str:
     """Say in words whether the weights are on this machine, and if not how they get here."""
-    if card.weights.source == "checkpoint":
-        from bob.backbones.checkpoint import find
-
-        path = find(card.weights)
-        return f"here, {path}" if path and path.is_file() else f"not here; {card.weights.install or card.weights.file}"
-    if card.weights.source == "timm" and card.weights.pretrained:
-        from bob.backbones.timm import cached_weights
-
-        return cached_weights(card.weights.model)
-    return "none needed"
+    if card.weights.source in ("custom", "pixels", "constant") or not card.weights.pretrained:
+        return "none needed"
+    module, _ = _LOADERS[card.weights.source]
+    return importlib.import_module(module).weights_status(card.weights)

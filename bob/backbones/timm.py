@@ -15,7 +15,7 @@ from torch import nn
 
 from bob.backbones.base import Backbone, LayerOutput
 from bob.backbones.preprocess import Preprocess
-from bob.cards import BackboneCard
+from bob.cards import BackboneCard, Weights
 from bob.errors import UserError, did_you_mean, first_line
 
 
@@ -64,6 +64,20 @@ def load_timm(card: BackboneCard) -> Backbone:
     return wrap(card, _pretrained(card) if card.weights.pretrained else create(card, pretrained=False))
 
 
+def card_for(spec: str) -> BackboneCard:
+    """A card for a timm model without one; `NAME@FILE` takes its weights from a file.
+
+    Raises:
+        UserError: If timm has no such model.
+    """
+    name, _, file = spec.partition("@")
+    if not is_timm_name(name):
+        raise UserError(f"timm has no model '{name}'.", did_you_mean(name, timm_names()))
+    weights = Weights(source="checkpoint" if file else "timm", model=name, file=file or None)
+    card = BackboneCard(name=name, weights=weights, architecture=name.partition(".")[0])
+    return card.model_copy(update={"name": spec})  # a path may hold characters that a card's name may not
+
+
 def create(card: BackboneCard, pretrained: bool, num_classes: int = 0) -> nn.Module:
     """`timm.create_model` with the card's input size and pooling and, unless `num_classes` says so, no classifier.
 
@@ -77,7 +91,8 @@ def create(card: BackboneCard, pretrained: bool, num_classes: int = 0) -> nn.Mod
     # A position embedding is made for one size; timm resamples it for another.
     resampled: dict[str, Any] = {"img_size": size} if size and config and config.fixed_input_size else {}
     with _as_mistake_on(card, "preprocess.size", size) if resampled else contextlib.nullcontext():
-        model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **resampled)
+        options: dict[str, Any] = {**card.weights.options, **resampled}
+        model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **options)
     if pooling != "default":
         with _as_mistake_on(card, "feature.pooling", pooling):
             # Not an option of `create_model`, which may add layers that no checkpoint has trained.
@@ -164,9 +179,9 @@ def _how_to_get(name: str) -> str:
     )
 
 
-def cached_weights(name: str) -> str:
+def weights_status(weights: Weights) -> str:
     """Say in words whether timm's weights for a model are in the cache."""
-    config = timm.get_pretrained_cfg(name)
+    config = timm.get_pretrained_cfg(weights.model)
     if config is None or not (config.hf_hub_id or config.url):
         return "timm publishes none"
     if config.hf_hub_id:

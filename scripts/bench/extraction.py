@@ -27,7 +27,7 @@ from torchvision import transforms
 
 from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone, resolve_backbone
-from bob.cards import load_backbone_cards
+from bob.catalogue import load_backbone_cards
 from bob.data.files import FileImages
 from bob.data.loader import granted_cores
 from bob.features.extract import Extraction, fill_store, prepare

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from bob.backbones.checkpoint import find, locate, read_tensors
 from bob.backbones.sources import open_backbone, weights_status
-from bob.cards import Weights, load_backbone_cards
+from bob.cards import Weights
+from bob.catalogue import load_backbone_cards
 
 
 class Harmful:

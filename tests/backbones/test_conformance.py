@@ -8,7 +8,7 @@ from torch import nn
 
 from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone
-from bob.cards import load_backbone_cards
+from bob.catalogue import load_backbone_cards
 from bob.errors import UserError
 
 SMALL = {"size": 64}

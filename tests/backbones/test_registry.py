@@ -5,7 +5,7 @@ import torch
 
 from bob.backbones.checkpoint import locate, read_tensors
 from bob.backbones.sources import open_backbone, resolve_backbones, weights_status
-from bob.cards import load_backbone_cards
+from bob.catalogue import load_backbone_cards
 
 CARDS = load_backbone_cards()
 PRETRAINED = [card for card in CARDS.values() if card.has_random_twin]

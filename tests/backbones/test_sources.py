@@ -4,7 +4,7 @@ import pytest
 
 from bob.backbones.custom import is_custom
 from bob.backbones.sources import open_backbone, resolve_backbone, resolve_backbones, weights_status
-from bob.cards import load_backbone_cards
+from bob.catalogue import load_backbone_cards
 
 CARDS = load_backbone_cards()
 

@@ -1,0 +1,117 @@
+"""Cards found, read and checked: the built-in ones, and a user's in folders of their own."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from bob.cards import BackboneCard, Card, DataSpec, TaskCard
+from bob.errors import UserError, did_you_mean, first_problem
+
+C = TypeVar("C", bound=Card)
+
+
+def load_backbone_cards(extra: Sequence[Path] = ()) -> dict[str, BackboneCard]:
+    """Return name -> card of the built-in registry and the folders in `extra`.
+
+    Raises:
+        UserError: On an unreadable card, an unknown key, a wrong type, or one name in two files.
+    """
+    return _load_cards(BackboneCard, [_builtin("registry"), *extra])
+
+
+def load_task_cards(extra: Sequence[Path] = ()) -> dict[str, TaskCard]:
+    """Return name -> card of the built-in tasks and the folders in `extra`; raises as `load_backbone_cards`."""
+    return _load_cards(TaskCard, [_builtin("tasks"), *extra])
+
+
+def resolve_tasks(specs: Iterable[str], cards: Mapping[str, TaskCard]) -> list[TaskCard]:
+    """Return the task cards meant by names, globs, `folder:PATH` and `torchvision:NAME`, in order, without repeats.
+
+    Raises:
+        UserError: If a name is unknown; suggests close ones.
+    """
+    return [_resolve_task(name, cards) for name in match_names(specs, cards)]
+
+
+def read_card(path: Path, kind: type[C]) -> C:
+    """Read one TOML card.
+
+    Raises:
+        UserError: Naming the file, the key and the mend.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read the card {path}: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error, kind)}") from error
+
+
+def match_names(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Expand globs against known names, in the order given and without repeats; a plain name stays as it is.
+
+    Raises:
+        UserError: If a glob matches nothing.
+    """
+    known, found = list(names), []
+    for pattern in patterns:
+        if any(character in pattern for character in "*?[") and ":" not in pattern:
+            matches = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
+            if not matches:
+                raise UserError(f"'{pattern}' matches no name.", "See `bob list backbones` and `bob list tasks`.")
+            found.extend(matches)
+        else:
+            found.append(pattern)
+    return list(dict.fromkeys(found))
+
+
+def _resolve_task(name: str, cards: Mapping[str, TaskCard]) -> TaskCard:
+    if name in cards:
+        return cards[name]
+    kind, _, what = name.partition(":")
+    if kind == "folder" and what:
+        # The whole path, so that two folders of one name are two tasks.
+        source = f"folder:{Path(os.path.expanduser(what)).absolute()}"
+    elif kind == "torchvision" and what:
+        source = name
+    else:
+        hint = did_you_mean(name, cards) or "See `bob list tasks`."
+        raise UserError(f"Unknown task '{name}'.", f"{hint} Your own images: folder:PATH.")
+    card = TaskCard(name=kind, adapter="classification", data=DataSpec(source=source))
+    return card.model_copy(update={"name": source})
+
+
+def _builtin(folder: str) -> Path:
+    """The cards inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def _load_cards(kind: type[C], folders: Iterable[Path]) -> dict[str, C]:
+    cards: dict[str, C] = {}
+    origin: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"The card folder {folder} does not exist.", "Give an existing folder of TOML cards.")
+        for path in sorted(folder.rglob("*.toml")):
+            card = read_card(path, kind)
+            # The same file again is no clash: `--registry registry` in a checkout names the built-in folder.
+            if card.name in cards and not path.samefile(origin[card.name]):
+                raise UserError(
+                    f"{path}: key 'name': '{card.name}' is already the name of {origin[card.name]}.",
+                    "Rename one of them.",
+                )
+            cards[card.name], origin[card.name] = card, path
+    return cards
