@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from bob import plugins
 from bob.cards import BackboneCard, Card, DataSpec, TaskCard
 from bob.errors import UserError, did_you_mean, first_problem
 
@@ -18,17 +19,18 @@ C = TypeVar("C", bound=Card)
 
 
 def load_backbone_cards(extra: Sequence[Path] = ()) -> dict[str, BackboneCard]:
-    """Return name -> card of the built-in registry and the folders in `extra`.
+    """Return name -> card of the built-in registry, of installed plug-ins and of the folders in `extra`.
 
     Raises:
-        UserError: On an unreadable card, an unknown key, a wrong type, or one name in two files.
+        UserError: On an unreadable card, an unknown key, a wrong type, or one name in two places.
     """
-    return _load_cards(BackboneCard, [_builtin("registry"), *extra])
+    folders = [_builtin("registry"), *plugins.card_folders(plugins.BACKBONES), *extra]
+    return _named([*_cards_in(BackboneCard, folders), *plugins.plugin_backbones().items()])
 
 
 def load_task_cards(extra: Sequence[Path] = ()) -> dict[str, TaskCard]:
-    """Return name -> card of the built-in tasks and the folders in `extra`; raises as `load_backbone_cards`."""
-    return _load_cards(TaskCard, [_builtin("tasks"), *extra])
+    """Return name -> card of the built-in tasks, of plug-ins and of `extra`; raises as `load_backbone_cards`."""
+    return _named(_cards_in(TaskCard, [_builtin("tasks"), *plugins.card_folders(plugins.TASKS), *extra]))
 
 
 def resolve_tasks(specs: Iterable[str], cards: Mapping[str, TaskCard]) -> list[TaskCard]:
@@ -99,19 +101,29 @@ def _builtin(folder: str) -> Path:
     return inside if inside.is_dir() else package.parent / folder
 
 
-def _load_cards(kind: type[C], folders: Iterable[Path]) -> dict[str, C]:
+def _cards_in(kind: type[C], folders: Iterable[Path]) -> list[tuple[str, C]]:
+    """(file, card) of every TOML file in the folders.
+
+    A file that is met again counts once: `--registry registry` in a checkout names the built-in folder.
+    """
     cards: dict[str, C] = {}
-    origin: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"The card folder {folder} does not exist.", "Give an existing folder of TOML cards.")
         for path in sorted(folder.rglob("*.toml")):
-            card = read_card(path, kind)
-            # The same file again is no clash: `--registry registry` in a checkout names the built-in folder.
-            if card.name in cards and not path.samefile(origin[card.name]):
-                raise UserError(
-                    f"{path}: key 'name': '{card.name}' is already the name of {origin[card.name]}.",
-                    "Rename one of them.",
-                )
-            cards[card.name], origin[card.name] = card, path
-    return cards
+            cards.setdefault(os.fspath(path.resolve()), read_card(path, kind))
+    return list(cards.items())
+
+
+def _named(cards: Iterable[tuple[str, C]]) -> dict[str, C]:
+    """Name -> card; no name may come from two places."""
+    origins: dict[str, str] = {}
+    named: dict[str, C] = {}
+    for origin, card in cards:
+        if card.name in named:
+            raise UserError(
+                f"{origin}: key 'name': '{card.name}' is already the name of {origins[card.name]}.",
+                "Rename one of them.",
+            )
+        named[card.name], origins[card.name] = card, origin
+    return named

@@ -1,0 +1,1 @@
+"""Features from before deep learning, as backbones for bob."""
