@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from bob import cache
-from bob.console import print_backbones, print_card, print_error, print_lines, print_plan, print_table
+from bob import cache, listing
+from bob.console import print_error, print_lines, print_plan, print_table
 from bob.errors import UserError, did_you_mean
+from bob.listing import Folders, TaskFolders
 
 if TYPE_CHECKING:
     from bob.cards import BackboneCard
@@ -29,13 +30,9 @@ app = typer.Typer(
     help="Compare pretrained vision backbones across tasks, under one protocol each.",
 )
 app.add_typer(cache.app, name="cache")
+app.command("list")(listing.list_)
+app.command("show")(listing.show)
 
-Folders = Annotated[
-    Optional[list[Path]], typer.Option("--registry", help="Folder of your own backbone cards; repeatable.")
-]
-TaskFolders = Annotated[
-    Optional[list[Path]], typer.Option("--tasks", help="Folder of your own task cards; repeatable.")
-]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _BAD_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -145,56 +142,6 @@ def leaderboard(
         print_lines([f"Written: {path.absolute()}"])
 
 
-@app.command("list")
-def list_(
-    what: Annotated[str, typer.Argument(help="backbones or tasks.")],
-    paradigm: Annotated[Optional[str], typer.Option(help="Only backbones of this paradigm.")] = None,
-    registry: Folders = None,
-    tasks: TaskFolders = None,
-) -> None:
-    """List the cards of backbones or tasks."""
-    from bob.catalogue import load_backbone_cards, load_task_cards
-
-    if what == "backbones":
-        return print_backbones(_of_paradigm(list(load_backbone_cards(registry or []).values()), paradigm))
-    if what == "tasks":
-        rows = [
-            [card.name, card.adapter, ", ".join(card.protocols), card.primary, card.description]
-            for card in load_task_cards(tasks or []).values()
-        ]
-        print_table(["task", "adapter", "protocols", "ranked by", "what it is"], rows)
-        print_lines(
-            ["Without a card: folder:PATH (class folders or a CSV of path,label[,split]) and torchvision:NAME."]
-        )
-        return
-    raise UserError(f"Cannot list '{what}'.", did_you_mean(what, ["backbones", "tasks"]) or "Use backbones or tasks.")
-
-
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="A backbone or a task.")],
-    registry: Folders = None,
-    tasks: TaskFolders = None,
-) -> None:
-    """Show a card in full, and for a backbone whether its weights are here."""
-    from bob.catalogue import load_backbone_cards, load_task_cards, resolve_tasks
-
-    task_cards, backbone_cards = load_task_cards(tasks or []), load_backbone_cards(registry or [])
-    if name in task_cards or name.startswith(("folder:", "torchvision:")):
-        return print_card(resolve_tasks([name], task_cards)[0].model_dump(mode="json"))
-
-    from bob.backbones.sources import resolve_backbone, weights_status
-
-    try:
-        card = resolve_backbone(name, backbone_cards)
-    except UserError as error:
-        raise UserError(
-            f"Unknown backbone or task '{name}'.", did_you_mean(name, [*task_cards, *backbone_cards])
-        ) from error
-    print_card(card.model_dump(mode="json", exclude_defaults=True))
-    print_lines([f"weights: {weights_status(card)}"])
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; a user's mistake ends in one line and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -262,16 +209,6 @@ def _announce_user_code(cards: Iterable[BackboneCard], quiet: bool) -> None:
     for card in cards:
         if card.weights.source == "custom" and not quiet:
             print(f"Running your code: {card.weights.model}", file=sys.stderr)
-
-
-def _of_paradigm(cards: Sequence[BackboneCard], paradigm: str | None) -> list[BackboneCard]:
-    """The cards and random twins of a paradigm, or all of them."""
-    every = [*cards, *(card.random_twin() for card in cards if card.has_random_twin)]
-    known = sorted({card.paradigm for card in every})
-    if paradigm is not None and paradigm not in known:
-        hint = did_you_mean(paradigm, known) or f"Use one of {', '.join(known)}."
-        raise UserError(f"No backbone has the paradigm '{paradigm}'.", hint)
-    return [card for card in every if paradigm in (None, card.paradigm)]
 
 
 def _fail(line: str) -> NoReturn:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bob.backbones.blueprint import Blueprint
     from bob.cards import BackboneCard
     from bob.plan import PlannedPair
 
@@ -45,7 +46,55 @@ def print_backbones(cards: Iterable[BackboneCard]) -> None:
         for card in sorted(cards, key=lambda card: (card.paradigm, card.name))
     ]
     print_table(["backbone", "paradigm", "method", "pretrained on", "params (M)", "licence"], rows)
-    print_lines(["Any timm name works without a card, NAME.random is its random twin, and file.py:make is your own."])
+    print_lines(
+        [
+            "NAME.random is a backbone's random twin, file.py:make your own. Without a card: any timm name, "
+            "open_clip:NAME/TAG, torchvision:NAME, hf:REPOSITORY.",
+            "`bob show NAME` tells what it needs; --here lists those whose weights are on this machine.",
+        ]
+    )
+
+
+def print_backbone(card: BackboneCard, shape: Blueprint | str, weights: str) -> None:
+    """Print what a backbone is, what it is fed and gives, and where its weights are.
+
+    Args:
+        card: Its card.
+        shape: Of its architecture, or why it is not known.
+        weights: Where its weights are, in words.
+    """
+    source = f"{card.weights.source} {card.weights.model}".strip()
+    data = card.pretraining_data or "unknown"
+    lines = {
+        "name": card.name,
+        "what it is": card.description,
+        "kind": ", ".join(filter(None, [card.paradigm, card.method, card.architecture])),
+        "pretrained on": f"{data}, {card.pretraining_images:,} images" if card.pretraining_images else data,
+        **_shape_lines(card, shape),
+        "licence": card.licence,
+        "published": "; ".join(f"{r.metric} {r.value:g} on {r.dataset} ({r.source})" for r in card.references),
+        "facts from": ", ".join(card.facts),
+        "source": source if card.weights.pretrained else f"{source} at random initialisation",
+        "options": ", ".join(f"{key} = {value}" for key, value in card.weights.options.items()),
+        "weights": weights,
+    }
+    print_card({key: value for key, value in lines.items() if value})
+
+
+def _shape_lines(card: BackboneCard, shape: Blueprint | str) -> dict[str, str]:
+    feature = card.feature.layer + ("" if card.feature.pooling == "default" else f", pooling {card.feature.pooling}")
+    if isinstance(shape, str):
+        return {"feature": feature, "shape": shape}
+    given = shape.preprocess
+    height, width = given.size
+    maps = [f"{channels} at stride {stride}" for stride, channels in zip(shape.strides, shape.channels, strict=True)]
+    return {
+        "parameters": f"{shape.parameters:,}",
+        "feature": f"{feature}, width {shape.width}",
+        "input": f"{height} x {width}, {given.crop_mode} crop {given.crop_fraction:.3g}, {given.interpolation}",
+        "normalised by": f"mean {given.mean}, std {given.std}",
+        "feature maps": ", ".join(maps) or "none",
+    }
 
 
 def print_plan(pairs: Sequence[PlannedPair]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -141,11 +142,24 @@ class TestLeaderboard:
 class TestShow:
     def test_list(self, run_bob: Bob) -> None:
         ended = run_bob("list", "backbones")
-        assert ended.code == 0 and "\npixels " in ended.out and ".random" in ended.out
+        assert ended.code == 0 and "\npixels " in ended.out and "efficientnet_lite0.random " not in ended.out
         only = run_bob("list", "backbones", "--paradigm", "baseline")
-        rows = only.out.splitlines()[1:-1]
+        rows = only.out.splitlines()[1:-2]
         assert rows and all(row.split()[1] == "baseline" for row in rows)
+        assert "efficientnet_lite0.random " in only.out
         assert "\norl_faces " in run_bob("list", "tasks").out
+        assert "\nshapes " not in run_bob("list", "tasks", "orl*").out
+
+    def test_list_of_some(self, run_bob: Bob) -> None:
+        rows = run_bob("list", "backbones", "*.dino", "pixels", "--paradigm", "ssl").out.splitlines()
+        assert len(rows) > 3 and all(".dino " in row for row in rows[1:-2])
+        _has_one_line(run_bob("list", "backbones", "*zzz*"), "'*zzz*' matches no name.")
+
+    def test_list_of_those_whose_weights_are_here(self, run_bob: Bob, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "nowhere")
+        monkeypatch.setenv("TORCH_HOME", "nowhere")
+        out = run_bob("list", "backbones", "--here").out
+        assert "\nefficientnet_lite0 " in out and "\npixels " in out and ".dino" not in out
 
     def test_unknown_size_is_not_shown_as_zero(self, run_bob: Bob) -> None:
         Path("cards").mkdir()
@@ -156,8 +170,18 @@ class TestShow:
     def test_show(self, run_bob: Bob, photos: Path) -> None:
         ended = run_bob("show", "pixels")
         assert ended.code == 0 and "name: pixels\n" in ended.out and ended.out.endswith("weights: none needed\n")
+        assert "input: 32 x 32, squash crop 1, bicubic\n" in ended.out and "feature maps: none\n" in ended.out
+        ended = run_bob("show", "efficientnet_lite0")
+        assert "weights: here, " in ended.out and "parameters: 3,371,008\n" in ended.out
+        assert "feature: pre_logits, width 1280\n" in ended.out and "320 at stride 32\n" in ended.out
+        assert "published: top1 75.1 on ImageNet-1k val" in ended.out
+        assert json.loads(run_bob("show", "pixels", "--json").out)["weights"]["source"] == "pixels"
+        assert json.loads(run_bob("show", "shapes", "--json").out)["adapter"] == "classification"
         assert "  source: orl_faces\n" in run_bob("show", "orl_faces").out
         assert f"  source: folder:{photos}\n" in run_bob("show", f"folder:{photos}").out
+        assert "is known when its code is run" in run_bob("show", "mine.py:make").out
+        assert "  source: torchvision:CIFAR10\n" in run_bob("show", "torchvision:CIFAR10").out
+        _has_one_line(run_bob("show", "timm:resnet19"), "timm has no model 'resnet19'.", "resnet18")
         _has_one_line(run_bob("show", "pixel"), "Unknown backbone or task 'pixel'.", "Did you mean: pixels")
 
     def test_cache(self, run_bob: Bob, photos: Path, home: Path) -> None:
@@ -329,22 +353,22 @@ class TestMistakes:
         assert _runs("more") == ["pixels"]
 
     def test_a_bug_keeps_its_traceback(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from bob import cli
+        from bob import cli, listing
 
         def wrong(*_: object, **__: object) -> None:
             raise KeyError("bug")
 
-        monkeypatch.setattr(cli, "print_table", wrong)
+        monkeypatch.setattr(listing, "print_table", wrong)
         with pytest.raises(KeyError, match="bug"):
             cli.main(["list", "tasks"])
 
     def test_a_missing_file_of_ours_is_a_bug_too(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from bob import cli
+        from bob import cli, listing
 
         def wrong(*_: object, **__: object) -> None:
             raise FileNotFoundError(2, "No such file or directory", "internal")
 
-        monkeypatch.setattr(cli, "print_table", wrong)
+        monkeypatch.setattr(listing, "print_table", wrong)
         with pytest.raises(FileNotFoundError, match="internal"):
             cli.main(["list", "tasks"])
 

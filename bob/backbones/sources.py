@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import torch
-
-from bob.backbones.base import Backbone
-from bob.backbones.custom import is_custom
 from bob.cards import TWIN_SUFFIX, BackboneCard, Weights
 from bob.catalogue import match_names
 from bob.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from bob.backbones.base import Backbone
 
 # Source -> module and function that open it; imported only when used.
 _LOADERS = {
@@ -40,6 +40,8 @@ def open_backbone(card: BackboneCard) -> Backbone:
     Raises:
         UserError: If the weights cannot be had or do not fit.
     """
+    import torch
+
     module, function = _LOADERS[card.weights.source]
     load = getattr(importlib.import_module(module), function)
     with torch.random.fork_rng(devices=[]):
@@ -80,6 +82,8 @@ def resolve_backbone(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCa
         card = importlib.import_module(_PREFIXES[prefix]).card_for(rest)
         # A card may have the name of another checkpoint.
         return card.model_copy(update={"name": spec}) if card.name in cards else card
+    from bob.backbones.custom import is_custom
+
     if is_custom(spec):
         card = BackboneCard(name="custom", weights=Weights(source="custom", model=spec), method="custom")
         return card.model_copy(update={"name": spec})  # a path may hold characters that a card's name may not

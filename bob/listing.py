@@ -1,0 +1,113 @@
+"""The commands `bob list` and `bob show`: which backbones and tasks there are, and what is known of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bob.console import print_backbone, print_backbones, print_card, print_lines, print_table
+from bob.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from bob.backbones.blueprint import Blueprint
+    from bob.cards import BackboneCard
+
+Folders = Annotated[
+    list[Path] | None, typer.Option("--registry", help="Folder of your own backbone cards; repeatable.")
+]
+TaskFolders = Annotated[list[Path] | None, typer.Option("--tasks", help="Folder of your own task cards; repeatable.")]
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help="backbones or tasks.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Only these; globs work, as in '*dino*'.")] = None,
+    paradigm: Annotated[str | None, typer.Option(help="Only backbones of this paradigm.")] = None,
+    here: Annotated[bool, typer.Option("--here", help="Only backbones whose weights are on this machine.")] = False,
+    registry: Folders = None,
+    tasks: TaskFolders = None,
+) -> None:
+    """List the cards of backbones or tasks."""
+    if what == "backbones":
+        print_backbones(_backbones(names, paradigm, here, registry or []))
+    elif what == "tasks":
+        _list_tasks(names, tasks or [])
+    else:
+        hint = did_you_mean(what, ["backbones", "tasks"]) or "Use backbones or tasks."
+        raise UserError(f"Cannot list '{what}'.", hint)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A backbone or a task.")],
+    registry: Folders = None,
+    tasks: TaskFolders = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
+) -> None:
+    """Show a card in full: for a backbone what it is, what it needs, and whether its weights are here."""
+    from bob.catalogue import load_backbone_cards, load_task_cards, resolve_tasks
+
+    task_cards, backbone_cards = load_task_cards(tasks or []), load_backbone_cards(registry or [])
+    if name in task_cards or _is_data(name):
+        task = resolve_tasks([name], task_cards)[0]
+        return print_lines([task.model_dump_json(indent=2)]) if as_json else print_card(task.model_dump(mode="json"))
+
+    from bob.backbones.sources import resolve_backbone, weights_status
+
+    try:
+        card = resolve_backbone(name, backbone_cards)
+    except UserError as error:
+        if ":" in name:
+            raise  # a spec says by its prefix that it is a backbone
+        hint = did_you_mean(name, [*task_cards, *backbone_cards]) or error.remedy
+        raise UserError(f"Unknown backbone or task '{name}'.", hint) from error
+    if as_json:
+        print_lines([card.model_dump_json(indent=2)])
+    else:
+        print_backbone(card, _shape(card), weights_status(card))
+
+
+def _backbones(
+    names: Sequence[str] | None, paradigm: str | None, here: bool, registry: Sequence[Path]
+) -> list[BackboneCard]:
+    """The cards asked for; random twins only where they are asked for, by name or as baselines."""
+    from bob.backbones.sources import resolve_backbones, weights_status
+    from bob.catalogue import load_backbone_cards
+
+    cards = load_backbone_cards(registry)
+    twins = [card.random_twin() for card in cards.values() if card.has_random_twin]
+    known = sorted({card.paradigm for card in [*cards.values(), *twins]})
+    if paradigm is not None and paradigm not in known:
+        hint = did_you_mean(paradigm, known) or f"Use one of {', '.join(known)}."
+        raise UserError(f"No backbone has the paradigm '{paradigm}'.", hint)
+    unnamed = [*cards.values(), *(twins if paradigm == "baseline" else [])]
+    chosen = resolve_backbones(names, cards) if names else unnamed
+    chosen = [card for card in chosen if paradigm in (None, card.paradigm)]
+    return [card for card in chosen if not weights_status(card).startswith("not here")] if here else chosen
+
+
+def _list_tasks(names: Sequence[str] | None, folders: Sequence[Path]) -> None:
+    from bob.catalogue import load_task_cards, resolve_tasks
+
+    cards = load_task_cards(folders)
+    chosen = resolve_tasks(names, cards) if names else list(cards.values())
+    rows = [[card.name, card.adapter, ", ".join(card.protocols), card.primary, card.description] for card in chosen]
+    print_table(["task", "adapter", "protocols", "ranked by", "what it is"], rows)
+    print_lines(["Without a card: folder:PATH (class folders or a CSV of path,label[,split]) and torchvision:NAME."])
+
+
+def _is_data(name: str) -> bool:
+    """Whether a name without a card means images; torchvision spells its models, but no data set, in lower case."""
+    kind, _, what = name.partition(":")
+    return kind == "folder" or (kind == "torchvision" and not what.partition("/")[0].islower())
+
+
+def _shape(card: BackboneCard) -> Blueprint | str:
+    """What the architecture tells, or why it tells nothing."""
+    from bob.backbones.blueprint import blueprint
+
+    try:
+        return blueprint(card)
+    except UserError as error:
+        return str(error)
