@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.utils import HfHubHTTPError
 from torch import nn
 
 from bob.backbones.base import Backbone, LayerOutput
 from bob.backbones.preprocess import Preprocess
+from bob.backbones.timm_hub import download_of, is_about_download, weights_status
 from bob.cards import BackboneCard, Weights
 from bob.errors import UserError, did_you_mean, first_line
+
+__all__ = ["TimmBackbone", "card_for", "create", "is_timm_name", "load_timm", "timm_names", "weights_status", "wrap"]
+
+# Arguments of `timm.create_model` that a card says elsewhere, or that would make another thing than a backbone.
+_NO_OPTIONS = {
+    "img_size": "Say it as preprocess.size.",
+    "num_classes": "A backbone has no classifier; leave it out.",
+    "pretrained": "Say it as weights.pretrained.",
+    "checkpoint_path": "Use the source 'checkpoint' and weights.file.",
+    "in_chans": "Images have three channels; leave it out.",
+    "features_only": "A backbone gives its feature maps without it; leave it out.",
+}
 
 
 class TimmBackbone(Backbone):
@@ -25,17 +36,30 @@ class TimmBackbone(Backbone):
     model: Any  # timm's models have methods that nn.Module does not promise
 
     def layers(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> list[LayerOutput]:
-        """See `Backbone.layers`; blocks as timm's `forward_intermediates` counts them, pooled by averaging the map."""
-        self._require_intermediates()
-        wanted = None if indices is None else list(indices)
-        maps = self.model.forward_intermediates(images, indices=wanted, intermediates_only=True, output_fmt="NCHW")
-        return [LayerOutput(pooled=map_.mean(dim=(2, 3)), map=map_) for map_ in maps]
+        """See `Backbone.layers`; blocks as timm's `forward_intermediates` counts them, before the final norm.
+
+        `pooled` is the block's class token where the model's own feature is its class token (as DINO reads a ViT's
+        blocks), its maximum where that is how the card pools, and otherwise the mean over the map's positions: also
+        for attention pooling, trained for the last block alone, and where a class token joins late (CaiT, XCiT) or
+        timm does not hand it out (MViTv2). Register tokens are never part of it.
+
+        Raises:
+            UserError: If the model has no blocks to read, or none at such an index.
+        """
+        wanted = self._checked(indices)
+        if self._hands_out_class_tokens():
+            pairs = self._intermediates(images, wanted, return_prefix_tokens=True)
+            return [LayerOutput(pooled=prefix[:, 0], map=map_) for map_, prefix in pairs]
+        maximum = self.card.feature.pooling == "max"
+        maps = self._maps(images, wanted)
+        return [LayerOutput(pooled=m.amax((2, 3)) if maximum else m.mean((2, 3)), map=m) for m in maps]
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """See `Backbone.feature_maps`: the last map of each stride, finest first."""
-        self._require_intermediates()
-        indices = list(self._last_block_of_each_stride().values())
-        return self.model.forward_intermediates(images, indices=indices, intermediates_only=True, output_fmt="NCHW")
+        """See `Backbone.feature_maps`: the map of the last block of each stride, before the final norm, finest first.
+
+        Where a stride does not divide the input, the map is as large as the model's own padding makes it.
+        """
+        return self._maps(images, list(self._last_block_of_each_stride().values()))
 
     @property
     def strides(self) -> list[int]:
@@ -43,25 +67,82 @@ class TimmBackbone(Backbone):
         return list(self._last_block_of_each_stride())
 
     def _last_block_of_each_stride(self) -> dict[int, int]:
+        # timm itself holds that `reduction` never falls from block to block. A block without a module is none that
+        # timm would hand out as a map: TResNet's stem, whose stride is another than `reduction` says.
+        return {int(block["reduction"]): index for index, block in enumerate(self._blocks()) if block["module"]}
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        """What timm calls `feature_info`: `reduction`, `num_chs` and `module` of each block."""
         blocks = getattr(self.model, "feature_info", None)
         if not blocks:
             raise self._lacks("feature maps", "Use a backbone whose timm model has `feature_info`.")
-        return {int(block["reduction"]): index for index, block in enumerate(blocks)}
+        return list(blocks)
 
-    def _require_intermediates(self) -> None:
-        if not hasattr(self.model, "forward_intermediates"):
-            raise self._lacks(
-                "blocks to read one by one", "Use a backbone whose timm model has `forward_intermediates`."
+    def _checked(self, indices: Sequence[int] | None) -> list[int] | None:
+        if indices is None:
+            return None
+        count = len(self._blocks())
+        if wrong := [index for index in indices if not -count <= index < count]:
+            raise UserError(
+                f"Backbone '{self.card.name}' has no block {wrong[0]}: timm counts {count}, from 0 to {count - 1}.",
+                "Ask for one of those.",
             )
+        return list(indices)
+
+    def _hands_out_class_tokens(self) -> bool:
+        if getattr(self.model, "global_pool", None) != "token" or not getattr(self.model, "num_prefix_tokens", 0):
+            return False
+        forward = getattr(self.model, "forward_intermediates", None)
+        return forward is not None and "return_prefix_tokens" in inspect.signature(forward).parameters
+
+    def _maps(self, images: torch.Tensor, indices: list[int] | None) -> list[torch.Tensor]:
+        if hasattr(self.model, "forward_intermediates"):
+            return self._intermediates(images, indices)
+        return self._hooked(images, indices)
+
+    def _intermediates(self, images: torch.Tensor, indices: list[int] | None, **extra: bool) -> list[Any]:
+        return self.model.forward_intermediates(
+            images, indices=indices, intermediates_only=True, output_fmt="NCHW", **extra
+        )
+
+    def _hooked(self, images: torch.Tensor, indices: list[int] | None) -> list[torch.Tensor]:
+        """Maps of a model without `forward_intermediates`, at the modules that its `feature_info` names.
+
+        The points where timm's own FeatureHookNet reads, but on this very module, whose weights are here once only.
+        """
+        blocks = self._blocks()
+        wanted = sorted({range(len(blocks))[i] for i in (range(len(blocks)) if indices is None else indices)})
+        found: dict[int, Any] = {}
+        with contextlib.ExitStack() as hooks:
+            for index in wanted:
+                hooks.callback(_listen(self.model, blocks[index], index, found).remove)
+            self.model(images)
+        if any(not isinstance(found.get(index), torch.Tensor) or found[index].ndim != 4 for index in wanted):
+            raise self._lacks("feature maps", "Use a backbone whose timm model has `forward_intermediates`.")
+        return [found[index] for index in wanted]
+
+
+def _listen(model: nn.Module, block: dict[str, Any], index: int, found: dict[int, Any]) -> Any:
+    """Keep in `found[index]` what comes out of the block's module, or goes into it if timm says so."""
+
+    def keep(*arguments: Any) -> None:
+        last = arguments[-1]  # the output of a forward hook; the tuple of inputs of a pre-hook
+        found[index] = last[0] if isinstance(last, tuple) else last
+
+    module = model.get_submodule(block["module"])
+    before = block.get("hook_type") == "forward_pre"
+    return module.register_forward_pre_hook(keep) if before else module.register_forward_hook(keep)
 
 
 def load_timm(card: BackboneCard) -> Backbone:
     """Build the timm model that the card names.
 
     Raises:
-        UserError: If timm has no such model or its weights cannot be had.
+        UserError: If timm has no such model, its weights cannot be had, or it does not take the card's options.
     """
-    return wrap(card, _pretrained(card) if card.weights.pretrained else create(card, pretrained=False))
+    with download_of(card.weights.model) if card.weights.pretrained else contextlib.nullcontext():
+        model = create(card, pretrained=card.weights.pretrained)
+    return wrap(card, model)
 
 
 def card_for(spec: str) -> BackboneCard:
@@ -79,47 +160,68 @@ def card_for(spec: str) -> BackboneCard:
 
 
 def create(card: BackboneCard, pretrained: bool, num_classes: int = 0) -> nn.Module:
-    """`timm.create_model` with the card's input size and pooling and, unless `num_classes` says so, no classifier.
+    """`timm.create_model` with the card's options, input size and pooling, and no classifier unless asked for.
 
     Raises:
-        UserError: If timm has no such model, or the model cannot take that size or pooling.
+        UserError: If timm has no such model, or the model cannot take those options, that size or that pooling.
     """
-    name, size, pooling = card.weights.model, card.preprocess.size, card.feature.pooling
+    name, pooling = card.weights.model, card.feature.pooling
     if not is_timm_name(name):
         raise UserError(f"timm {timm.__version__} has no model '{name}'.", did_you_mean(name, timm_names()))
-    config = timm.get_pretrained_cfg(name)
-    # A position embedding is made for one size; timm resamples it for another.
-    resampled: dict[str, Any] = {"img_size": size} if size and config and config.fixed_input_size else {}
-    with _as_mistake_on(card, "preprocess.size", size) if resampled else contextlib.nullcontext():
-        options: dict[str, Any] = {**card.weights.options, **resampled}
-        model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **options)
+    options, size = _options(card), _resampled_size(card)
+    with _as_mistake_on(card, {"weights.options": options, "preprocess.size": size}):
+        wanted = {**options, "img_size": size} if size else options
+        model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **wanted)
     if pooling != "default":
-        with _as_mistake_on(card, "feature.pooling", pooling):
+        with _as_mistake_on(card, {"feature.pooling": pooling}):
             # Not an option of `create_model`, which may add layers that no checkpoint has trained.
             model.reset_classifier(num_classes, pooling)
     return model
 
 
+def _options(card: BackboneCard) -> dict[str, Any]:
+    for key in card.weights.options:
+        if key in _NO_OPTIONS:
+            raise UserError(f"Backbone '{card.name}': '{key}' has no place in weights.options.", _NO_OPTIONS[key])
+    return dict(card.weights.options)
+
+
+def _resampled_size(card: BackboneCard) -> tuple[int, int] | None:
+    """The card's input size if timm must resample what the model holds for one size, such as position embeddings.
+
+    All models that timm marks with `fixed_input_size` take `img_size`; the others mind no size, and few take it.
+    """
+    config = timm.get_pretrained_cfg(card.weights.model)
+    return card.preprocess.size if config and config.fixed_input_size else None
+
+
 @contextlib.contextmanager
-def _as_mistake_on(card: BackboneCard, key: str, value: object) -> Iterator[None]:
-    """Blame the card's key for what timm refuses in the block, unless it is the download."""
+def _as_mistake_on(card: BackboneCard, asked: Mapping[str, object]) -> Iterator[None]:
+    """Blame the card's keys (those that say something) for what timm refuses in the block.
+
+    Not for the download and the disk, nor, if the card asks for nothing, for a bug.
+    """
+    asked = {key: value for key, value in asked.items() if value}
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
-        if _is_about_download(error):
+        if not asked or isinstance(error, (UserError, OSError)) or is_about_download(error):
             raise
-        problem = f"timm's {card.weights.model} does not take {key} = {value!r} ({first_line(error)})."
-        raise UserError(problem, f"Correct {key} on the card.") from error
+        values = " and ".join(f"{key} = {value!r}" for key, value in asked.items())
+        problem = f"timm's {card.weights.model} does not take {values} ({first_line(error)})."
+        raise UserError(problem, f"Correct {' or '.join(asked)} on the card.") from error
 
 
 def wrap(card: BackboneCard, model: Any) -> Backbone:
-    """Give a classifier-free timm model the interface, with the preprocessing of its `pretrained_cfg`."""
+    """Give a classifier-free timm model the interface, with the preprocessing of its `pretrained_cfg`.
+
+    Raises:
+        UserError: If the model cannot take images of the card's size.
+    """
     preprocess = Preprocess.from_timm(model.pretrained_cfg).overridden(card.preprocess)
     backbone = TimmBackbone(card, model, preprocess, code={"timm": timm.__version__})
     if size := card.preprocess.size:
-        with _as_mistake_on(card, "preprocess.size", size):
+        with _as_mistake_on(card, {"preprocess.size": size}):
             backbone.width()  # some models find out in their forward pass only
     return backbone
 
@@ -133,64 +235,3 @@ def is_timm_name(name: str) -> bool:
 def timm_names() -> list[str]:
     """Every timm model name, with and without tag."""
     return [*timm.list_models(), *timm.list_pretrained()]
-
-
-def _pretrained(card: BackboneCard) -> nn.Module:
-    """Build with timm's weights, through timm's own download and cache."""
-    try:
-        _require_hub(card.weights.model)
-        return create(card, pretrained=True)
-    except Exception as error:
-        if not _is_about_download(error):
-            raise
-        raise UserError(
-            f"The weights of '{card.weights.model}' are not in the cache and cannot be downloaded "
-            f"({first_line(error)}).",
-            _how_to_get(card.weights.model),
-        ) from error
-
-
-def _require_hub(name: str) -> None:
-    """Ask the hub once before a download: without a network its own retries take most of a minute."""
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.hf_hub_id or _in_hub_cache(config.hf_hub_id):
-        return
-    with contextlib.suppress(HfHubHTTPError):  # it has answered; what it lacks, the download says
-        get_hf_file_metadata(hf_hub_url(config.hf_hub_id, "config.json"), timeout=10)
-
-
-def _is_about_download(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        # urllib, requests and huggingface_hub raise kinds of OSError; a full disk is another matter.
-        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, RuntimeError):
-        return "no pretrained weights" in str(error).lower()
-    return type(error).__module__.startswith("httpx")
-
-
-def _how_to_get(name: str) -> str:
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not (config.hf_hub_id or config.url):
-        return f"timm publishes none for it: give a file, `--backbone timm:{name}@WEIGHTS`, or use '{name}.random'."
-    where = f"`hf download {config.hf_hub_id}`" if config.hf_hub_id else f"`curl -LO {config.url}`"
-    return (
-        f"On a machine with a network run {where} and copy the file here, then `--backbone timm:{name}@FILE`, "
-        "or copy the cache folder ($HF_HOME)."
-    )
-
-
-def weights_status(weights: Weights) -> str:
-    """Say in words whether timm's weights for a model are in the cache."""
-    config = timm.get_pretrained_cfg(weights.model)
-    if config is None or not (config.hf_hub_id or config.url):
-        return "timm publishes none"
-    if config.hf_hub_id:
-        found = _in_hub_cache(config.hf_hub_id)
-        return f"here, {found}" if found else f"not here; downloaded from {config.hf_hub_id} when first used"
-    return f"downloaded from {config.url} when first used"
-
-
-def _in_hub_cache(repository: str) -> str | None:
-    """Path of the weights in huggingface_hub's cache, under one of the names that timm gives them."""
-    found = [try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin")]
-    return next((path for path in found if isinstance(path, str)), None)

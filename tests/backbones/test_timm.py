@@ -78,6 +78,99 @@ def test_layers_by_index(random, images):
     assert torch.equal(some[0].map, every[1].map) and torch.equal(some[1].pooled, every[3].pooled)
 
 
+# Pooled layers: the class token where that is the model's own feature, else the mean of the map.
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2"]
+)
+def test_pooled_layer_is_the_class_token(name, random):
+    backbone = random(name, preprocess={"size": 56 if "14" in name else 64})
+    images = torch.randn(2, 3, *backbone.preprocess.size)
+    with torch.inference_mode():
+        last, tokens = backbone.layers(images)[-1], backbone.model.forward_features(images)
+        torch.testing.assert_close(backbone.model.norm(last.pooled), tokens[:, 0])
+        prefix = backbone.model.num_prefix_tokens
+        torch.testing.assert_close(backbone.model.norm(last.map.flatten(2).transpose(1, 2)), tokens[:, prefix:])
+    assert last.pooled.shape == last.map.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit2",  # register tokens, mean
+        "vit_tiny_patch16_dinov3_qkvb",  # class and register tokens, mean
+        "vit_base_patch16_siglip_224",  # attention pooling
+        "vit_small_patch16_36x1_224",
+        "test_convnext",
+        "hiera_tiny_224",
+        "swinv2_tiny_window8_256",
+        "cait_xxs24_224",  # its class token joins late
+    ],
+)
+def test_pooled_layer_is_the_mean_of_the_map(name, make_card):
+    own_class_token = name == "vit_small_patch16_36x1_224"
+    feature = {"pooling": "avg"} if own_class_token else None
+    with torch.device("meta"):
+        backbone = open_backbone(make_card(model=name, pretrained=False, feature=feature))
+        layers = backbone.layers(torch.zeros(2, 3, *backbone.preprocess.size))
+    assert all(layer.pooled.shape == layer.map.shape[:2] for layer in layers)
+    assert len(layers) == len(backbone.model.feature_info)
+    assert not backbone._hands_out_class_tokens()
+
+
+@pytest.mark.parametrize(("pooling", "pool"), [("avg", torch.Tensor.mean), ("max", torch.Tensor.amax)])
+def test_pooled_layer_follows_the_card(pooling, pool, random):
+    backbone = random("test_vit", preprocess={"size": 64}, feature={"pooling": pooling})
+    with torch.inference_mode():
+        layers = backbone.layers(torch.randn(2, 3, 64, 64))
+    assert all(torch.equal(layer.pooled, pool(layer.map, (2, 3))) for layer in layers)
+
+
+def test_pooled_layers_by_index_are_class_tokens_too(random):
+    backbone = random("test_vit", preprocess={"size": 64})
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        every, (last,) = backbone.layers(images), backbone.layers(images, [-1])
+    assert torch.equal(last.pooled, every[-1].pooled) and torch.equal(last.map, every[-1].map)
+
+
+@pytest.mark.parametrize("index", [5, -6])
+def test_block_that_is_not_there(index, random, images, refused):
+    with refused("'mine'", f"no block {index}", "from 0 to 4"):
+        random("test_resnet").layers(images, [0, index])
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "densenet121", "legacy_xception"])
+def test_maps_without_forward_intermediates(name, make_card, monkeypatch):
+    """Older timm lacks the method for many CNNs; hooks on the same module read the same maps."""
+    backbone = open_backbone(make_card(model=name, pretrained=False))
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected, layers = backbone.feature_maps(images), backbone.layers(images, [-1])
+        monkeypatch.delattr(type(backbone.model), "forward_intermediates")
+        found, hooked = backbone.feature_maps(images), backbone.layers(images, [-1])
+    for ours, theirs in zip([*found, hooked[0].pooled], [*expected, layers[0].pooled], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.model.modules())
+
+
+def test_vit_without_forward_intermediates_has_no_maps(random, refused, monkeypatch):
+    backbone = random("test_vit", preprocess={"size": 64})
+    monkeypatch.delattr(type(backbone.model), "forward_intermediates")
+    with refused("'mine'", "no feature maps", "forward_intermediates"):
+        backbone.feature_maps(torch.zeros(1, 3, 64, 64))
+
+
+def test_a_block_without_module_is_no_stride(make_card):
+    """TResNet declares stride 2 for a stem that has stride 4."""
+    with torch.device("meta"):
+        backbone = open_backbone(make_card(model="tresnet_m", pretrained=False))
+        maps = backbone.feature_maps(torch.zeros(1, 3, 224, 224))
+    assert backbone.strides == [4, 8, 16, 32]
+    assert [m.shape[2] for m in maps] == [56, 28, 14, 7]
+
+
 def test_model_without_maps_says_so(random, refused):
     backbone = random("test_resnet")
     backbone.model = torch.nn.Flatten()
@@ -119,9 +212,84 @@ def test_size_of_a_model_made_for_one_size(random):
     assert random("vit_tiny_patch16_224", preprocess={"size": (64, 96)}).width() == 192
 
 
+@pytest.mark.parametrize("size", [pytest.param((256, 256), marks=pytest.mark.slow), (224, 448)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "vit_base_patch16_siglip_224",
+        "beit_base_patch16_224",
+        "eva02_tiny_patch14_224",
+        "vit_tiny_patch16_dinov3_qkvb",
+        "swin_tiny_patch4_window7_224",
+        "swinv2_tiny_window8_256",
+        "convnext_atto",
+        "resnet50_clip",
+        "hiera_tiny_224",
+        "maxvit_pico_rw_256",
+        "coat_lite_tiny",
+        "levit_128s",
+        "pvt_v2_b0",
+        "mobilenetv3_small_050",
+        "samvit_base_patch16_224",
+    ],
+)
+def test_strides_at_another_size(name, size, make_card):
+    # Both edges are multiples of 32; patches of 14 need multiples of 14.
+    size = (252, 252) if "patch14" in name and size[0] == 256 else size
+    with torch.device("meta"):
+        backbone = open_backbone(make_card(model=name, pretrained=False, preprocess={"size": size}))
+        maps = backbone.feature_maps(torch.zeros(1, 3, *size))
+        pooled = backbone.embed(torch.zeros(1, 3, *size))
+    assert backbone.preprocess.size == size and pooled.ndim == 2
+    assert [tuple(m.shape[2:]) for m in maps] == [(-(-size[0] // s), -(-size[1] // s)) for s in backbone.strides]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("convit_tiny", (224, 448)),  # square only
+        ("efficientformer_l1", (256, 256)),  # 224 only
+        ("crossvit_tiny_240", (272, 272)),
+    ],
+)
+def test_size_that_no_resampling_gives(name, size, make_card, refused):
+    with torch.device("meta"), refused(f"timm's {name}", f"preprocess.size = {size}", "Correct preprocess.size"):
+        open_backbone(make_card(model=name, pretrained=False, preprocess={"size": size}))
+
+
 def test_size_that_the_model_cannot_take(random, refused):
     with refused("maxvit_tiny_tf_224", "preprocess.size = (100, 100)", "divisible"):
         random("maxvit_tiny_tf_224", preprocess={"size": 100})
+
+
+# Options of the architecture.
+
+
+def test_options_reach_the_architecture(random):
+    backbone = random("test_vit", preprocess={"size": 64}, options={"num_heads": 4, "reg_tokens": 2})
+    assert backbone.model.blocks[0].attn.num_heads == 4 and backbone.model.num_prefix_tokens == 3
+    assert backbone.identity()["options"] == {"num_heads": 4, "reg_tokens": 2}
+
+
+@pytest.mark.parametrize("options", [{"num_headz": 2}, {"num_heads": 5}, {"patch_size": "wide"}])
+def test_options_that_the_architecture_lacks(options, random, refused):
+    with refused("timm's test_vit", f"weights.options = {options}", "Correct weights.options"):
+        random("test_vit", options=options)
+
+
+def test_option_and_size_are_both_named(random, refused):
+    with refused("weights.options = {'num_heads': 5} and preprocess.size = (64, 64)"):
+        random("vit_tiny_patch16_224", options={"num_heads": 5}, preprocess={"size": 64})
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [("img_size", "preprocess.size"), ("num_classes", "no classifier"), ("pretrained", "weights.pretrained")],
+)
+def test_options_that_belong_elsewhere(option, remedy, random, refused):
+    with refused("'mine'", f"'{option}' has no place in weights.options", remedy):
+        random("test_vit", options={option: 1})
 
 
 # Random initialisation.
@@ -191,8 +359,8 @@ def test_hub_that_answers_is_asked_for_the_weights(hub, make_card, refused, monk
     def refuse(*args, **kwargs):
         raise PermissionError("401: the repository is gated")
 
-    monkeypatch.setattr("bob.backbones.timm.HfHubHTTPError", Answer)
-    monkeypatch.setattr("bob.backbones.timm.get_hf_file_metadata", lambda *_, **__: (_ for _ in ()).throw(Answer()))
+    monkeypatch.setattr("bob.backbones.timm_hub.HfHubHTTPError", Answer)
+    monkeypatch.setattr("bob.backbones.timm_hub.get_hf_file_metadata", lambda *_, **__: (_ for _ in ()).throw(Answer()))
     monkeypatch.setattr("timm.create_model", refuse)
     with refused("'test_resnet'", "401: the repository is gated"):
         open_backbone(make_card(model="test_resnet"))
