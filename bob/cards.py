@@ -61,6 +61,8 @@ class Weights(_Table):
         rename: Pattern -> replacement (`re.sub`), applied in turn to the names that are left.
         options: Arguments of the architecture that differ from the source's own, such as `num_heads`.
         fixed: Parameters that training must never change, such as sine-cosine positions.
+        absent: Patterns of the architecture's parameters that the publisher's network does without: not in the file,
+            they keep the neutral value that `options` gives them (a layer scale of one) and are never trained.
         install: The command that makes the weights available where they cannot be downloaded on use.
     """
 
@@ -77,6 +79,7 @@ class Weights(_Table):
     rename: dict[Pattern, str] = {}
     options: dict[str, bool | int | float | str] = {}
     fixed: tuple[str, ...] = ()
+    absent: tuple[Pattern, ...] = ()
     install: str = ""
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Backbones from a checkpoint file, on disk or in an installed package, loaded strictly into a timm architecture."""
+"""Backbones from a checkpoint file: a path, an https URL, or in a package; loaded strictly into a timm architecture."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 
 from bob.backbones import timm as timm_source
 from bob.backbones.base import Backbone
+from bob.backbones.download import cached, fetch, is_url
+from bob.backbones.keys import fit, freeze_fixed
 from bob.cards import BackboneCard, Weights
 from bob.errors import UserError, first_line
 
@@ -24,34 +27,35 @@ def load_checkpoint(card: BackboneCard) -> Backbone:
     """Build the card's timm architecture and load its file into it; only the classifier may be left over.
 
     Raises:
-        UserError: If the file is missing, damaged, unsafe, or does not fit (names the first tensor that differs).
+        UserError: If the file is missing, cannot be downloaded, is damaged or unsafe, or does not fit (names the first
+            tensor that differs).
     """
     path = locate(card)
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, card.weights.nest)
     model = timm_source.create(card, pretrained=False)
-    classifier = _classifier_keys(card)
-    if card.weights.keys == "order":
-        tensors = _rename_by_order(tensors, card, path)
-    tensors = {key: tensor for key, tensor in tensors.items() if key not in classifier}
-    _require_fit(model.state_dict(), tensors, card, path)
-    model.load_state_dict(tensors, strict=True)
+    model.load_state_dict(fit(tensors, model, card, path), strict=True)
+    freeze_fixed(model, card)
     return timm_source.wrap(card, model)
 
 
 def weights_status(weights: Weights) -> str:
     """Say in words whether the checkpoint file is on this machine, and if not how it gets here."""
     path = find(weights)
-    return f"here, {path}" if path and path.is_file() else f"not here; {weights.install or weights.file}"
+    if path and path.is_file():
+        return f"here, {path}"
+    if is_url(weights.file):
+        return f"not here; downloaded from {weights.file} when first used"
+    return f"not here; {weights.install or weights.file}"
 
 
 def locate(card: BackboneCard) -> Path:
-    """Path of the card's checkpoint file, checked against its SHA-256 if the card has one.
+    """Path of the card's checkpoint file, downloaded if need be and checked against its SHA-256 if the card has one.
 
     Raises:
-        UserError: If it is not there or differs; says how to get it.
+        UserError: If it is not there, cannot be downloaded, or differs; says how to get it.
     """
     weights = card.weights
-    path = find(weights)
+    path = fetch(weights.file, weights.sha256) if is_url(weights.file) else find(weights)
     if path is None or not path.is_file():
         remedy = f"Run `{weights.install}`." if weights.install else "Put the file there, or correct weights.file."
         raise UserError(f"Backbone '{card.name}': no weights at {weights.file}.", remedy)
@@ -64,8 +68,10 @@ def locate(card: BackboneCard) -> Path:
 
 
 def find(weights: Weights) -> Path | None:
-    """Path that `weights.file` stands for; None if it lies in a package that is not installed."""
+    """Path that `weights.file` stands for, there or not; None if it lies in a package that is not installed."""
     file = weights.file or ""
+    if is_url(file):
+        return cached(file)
     if not file.startswith("package:"):
         return Path(file).expanduser()
     package, _, inside = file.removeprefix("package:").partition("/")
@@ -76,11 +82,15 @@ def find(weights: Weights) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations))) / inside
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, nest: str = "") -> dict[str, torch.Tensor]:
     """Read name -> tensor from a safetensors or torch file, the latter weights-only.
 
+    Args:
+        path: Of the file; `.safetensors` is one, every other name is a torch file.
+        nest: Dotted key under which the tensors lie; where training scripts usually put them if empty.
+
     Raises:
-        UserError: If the file is damaged, holds more than tensors, or holds none.
+        UserError: If the file is damaged, holds more than tensors, or holds none there.
     """
     try:
         content = _read(path)
@@ -89,16 +99,35 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             f"Cannot read the checkpoint {path}: {_reason(error)}.",
             "It must be a whole file of safetensors, or of tensors alone: `torch.save(model.state_dict(), FILE)`.",
         ) from error
-    for nest in _NESTS:
-        if isinstance(content, dict) and isinstance(content.get(nest), dict):
-            content = content[nest]
+    content = _unnested(content, nest, path) if nest else _unwrapped(content)
     if not isinstance(content, dict) or not content or not all(isinstance(t, torch.Tensor) for t in content.values()):
-        found = f"a dict of {[*content][:5]}" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise UserError(
-            f"Expected the checkpoint {path} to hold a state dict, but got {found}.",
+            f"Expected the checkpoint {path} to hold a state dict, but got {_described(content)}.",
             "Save it again: `torch.save(model.state_dict(), FILE)`.",
         )
     return content
+
+
+def _unwrapped(content: Any) -> Any:
+    for nest in _NESTS:
+        if isinstance(content, dict) and isinstance(content.get(nest), dict):
+            content = content[nest]
+    return content
+
+
+def _unnested(content: Any, nest: str, path: Path) -> Any:
+    for part in nest.split("."):
+        if not isinstance(content, dict) or part not in content:
+            raise UserError(
+                f"{path} has nothing at weights.nest '{nest}': where '{part}' should be is {_described(content)}.",
+                "Correct weights.nest on the card.",
+            )
+        content = content[part]
+    return content
+
+
+def _described(content: Any) -> str:
+    return f"a dict of {[*content][:5]}" if isinstance(content, dict) else f"a {type(content).__name__}"
 
 
 def _read(path: Path) -> Any:
@@ -106,61 +135,8 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _classifier_keys(card: BackboneCard) -> set[str]:
-    """Keys of the full architecture that its trunk lacks."""
-    with torch.device("meta"):
-        full = timm_source.create(card, pretrained=False, num_classes=1000)
-        trunk = timm_source.create(card, pretrained=False)
-    return set(full.state_dict()) - set(trunk.state_dict())
-
-
-def _rename_by_order(tensors: dict[str, torch.Tensor], card: BackboneCard, path: Path) -> dict[str, torch.Tensor]:
-    """Give the checkpoint's tensors, in order, the names of the architecture's, with or without classifier."""
-    with torch.device("meta"):
-        candidates = [timm_source.create(card, pretrained=False, num_classes=n) for n in (0, 1000)]
-    expected = next((m.state_dict() for m in candidates if len(m.state_dict()) == len(tensors)), None)
-    if expected is None:
-        sizes = " or ".join(str(len(model.state_dict())) for model in candidates)
-        raise UserError(
-            f"{path} holds {len(tensors)} tensors, but {card.weights.model} has {sizes}.",
-            "Correct weights.model on the card.",
-        )
-    for ours, theirs in zip(expected, tensors, strict=True):
-        if ours.rpartition(".")[2] != theirs.rpartition(".")[2]:
-            raise UserError(
-                f"{path}: by order '{theirs}' would become {card.weights.model}'s '{ours}', another kind of tensor.",
-                "Correct weights.model, or use weights.keys = 'name'.",
-            )
-    return dict(zip(expected, tensors.values(), strict=True))
-
-
-def _require_fit(
-    expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], card: BackboneCard, path: Path
-) -> None:
-    """Fail on the first tensor that is missing, left over or of another shape."""
-    for key, tensor in expected.items():
-        if key not in found:
-            spare = next((k for k in found if k not in expected), None)
-            raise _misfit(path, card, f"lacks '{key}'" + (f" (it has '{spare}' instead)" if spare else ""))
-        if found[key].shape != tensor.shape:
-            raise _misfit(path, card, f"has '{key}' of shape {_shape(found[key])}, expected {_shape(tensor)}")
-    extra = next((key for key in found if key not in expected), None)
-    if extra is not None:
-        raise _misfit(path, card, f"has '{extra}', which the architecture does not")
-
-
-def _misfit(path: Path, card: BackboneCard, difference: str) -> UserError:
-    return UserError(
-        f"{path} does not fit timm's {card.weights.model}: it {difference}.",
-        "Correct the architecture, or rename the checkpoint's keys.",
-    )
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return str(tuple(tensor.shape))
+    with warnings.catch_warnings(action="ignore"):  # about TorchScript, which the error after it says as well
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _sha256(path: Path) -> str:
@@ -170,6 +146,8 @@ def _sha256(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     """Why a file cannot be read; of torch's page on unsafe pickles, the one sentence that says what is in it."""
+    if "TorchScript archive" in str(error):
+        return "it is TorchScript, a program rather than tensors; take the publisher's file of weights"
     if not isinstance(error, pickle.UnpicklingError):
         return first_line(error)
     if unsafe := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):

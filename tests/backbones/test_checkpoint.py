@@ -9,7 +9,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from bob.backbones import timm as timm_source
 from bob.backbones.checkpoint import find, locate, read_tensors
+from bob.backbones.keys import fit
 from bob.backbones.sources import open_backbone, weights_status
 from bob.cards import Weights
 from bob.catalogue import load_backbone_cards
@@ -67,6 +69,11 @@ def test_trunk_without_classifier_fits(state, open_file):
 def test_half_precision_weights_are_widened(state, open_file):
     backbone = open_file({name: t.half() if t.is_floating_point() else t for name, t in state.items()})
     assert next(backbone.parameters()).dtype == torch.float32
+
+
+def test_files_of_before_torch_1_6_are_read(state, open_file, tmp_path):
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert open_file(None, file=str(tmp_path / "old.pth")).weights_sha256() == open_file(state).weights_sha256()
 
 
 def test_path_may_start_at_home(state, tmp_path, monkeypatch, make_card):
@@ -201,3 +208,174 @@ def test_tensors_are_read_on_the_cpu_and_whole(checkpoints):
     plain, safe = read_tensors(checkpoints / "plain.pth"), read_tensors(checkpoints / "plain.safetensors")
     assert plain.keys() == safe.keys()
     assert all(torch.equal(plain[name], safe[name]) for name in plain)
+
+
+def test_nest_is_a_dotted_key(state, open_file, refused):
+    content = {"task": {"model": {"trunk": state, "heads": {"w": torch.ones(1)}}}, "model": {"w": torch.ones(1)}}
+    assert open_file(content, nest="task.model.trunk").weights_sha256() == open_file(state).weights_sha256()
+    with refused("weights.nest 'task.trunk'", "where 'trunk' should be is a dict of ['model']"):
+        open_file(content, nest="task.trunk")
+    with refused("weights.nest", "where 'deep' should be is a Tensor"):
+        open_file(content, nest="model.w.deep")
+    with refused("a state dict", "'trunk', 'heads'"):
+        open_file(content, nest="task.model")
+
+
+def test_drop_and_rename_lead_to_the_architectures_names(state, open_file):
+    content = {f"net.{name}": tensor for name, tensor in state.items()}
+    content |= {"projector.0.weight": torch.ones(2), "predictor.weight": torch.ones(2)}
+    content = {name.replace("layer1", "stage_1"): tensor for name, tensor in content.items()}
+    mapped = open_file(content, drop=["^projector\\.", "^predictor"], rename={r"^net\.": "", r"stage_(\d)": r"layer\1"})
+    assert mapped.weights_sha256() == open_file(state).weights_sha256()
+
+
+def test_drop_comes_before_rename(state, open_file, refused):
+    content = {f"a.{name}": tensor for name, tensor in state.items()}
+    open_file({**content, "b.conv1.0.weight": torch.ones(1)}, drop=["^b"], rename={"^[ab]\\.": ""})
+    with refused("weights.drop '^conv1'", "matches none", "a.conv1.0.weight"):
+        open_file(content, drop=["^conv1"], rename={"^a\\.": ""})
+
+
+def test_pattern_that_matches_nothing_is_refused(state, open_file, refused):
+    with refused("weights.rename 'modul\\.'", "matches none"):
+        open_file(state, rename={"modul\\.": ""})
+    with refused("weights.drop 'projecter'", "matches none"):
+        open_file(state, drop=["projecter"])
+    with refused("weights.absent 'gama'", "test_resnet"):
+        open_file(state, absent=["gama"])
+
+
+def test_two_tensors_of_one_name_are_refused(state, open_file, refused):
+    both = {f"{side}.{name}": tensor for side in ("student", "teacher") for name, tensor in state.items()}
+    with refused("'conv1.0.weight' of both 'student.conv1.0.weight' and 'teacher.conv1.0.weight'"):
+        open_file(both, rename={"^(student|teacher)\\.": ""})
+
+
+def test_replacement_without_its_group_is_refused(state, open_file, refused):
+    with refused("'\\2' cannot replace 'conv'"):
+        open_file(state, rename={"conv": "\\2"})
+
+
+def test_order_may_follow_drop(state, open_file):
+    content = {f"their.{i}.{name.rpartition('.')[2]}": tensor for i, (name, tensor) in enumerate(state.items())}
+    backbone = open_file({"queue": torch.ones(3), **content}, keys="order", drop=["^queue$"])
+    assert backbone.weights_sha256() == open_file(state).weights_sha256()
+
+
+def test_fixed_parameters_are_not_trained(state, open_file, refused):
+    parameters = dict(open_file(state, fixed=["layer1.0.conv1.weight"]).model.named_parameters())
+    assert [name for name, parameter in parameters.items() if not parameter.requires_grad] == ["layer1.0.conv1.weight"]
+    with refused("no parameter 'layer1.0.conv1.weigth'", "Did you mean: layer1.0.conv1.weight"):
+        open_file(state, fixed=["layer1.0.conv1.weigth"])
+
+
+def test_absent_parameters_keep_their_value(state, open_file, refused):
+    less = {name: tensor for name, tensor in state.items() if name != "layer1.0.bn1.weight"}
+    parameters = dict(open_file(less, absent=["layer1.0.bn1.weight"]).model.named_parameters())
+    assert torch.equal(parameters["layer1.0.bn1.weight"], torch.ones(32))
+    assert not parameters["layer1.0.bn1.weight"].requires_grad
+    with refused("lacks 'layer1.0.bn1.weight'"):
+        open_file(less)
+    with refused("has 'layer1.0.bn1.weight', which weights.absent"):
+        open_file(state, absent=["layer1.0.bn1.weight"])
+
+
+def test_torchscript_is_a_program_and_refused(tmp_path, make_card, refused):
+    import warnings
+
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "w.torchscript.pt")
+    with warnings.catch_warnings(action="error"), refused("w.torchscript.pt", "TorchScript", "a program"):
+        read_tensors(tmp_path / "w.torchscript.pt")
+
+
+# One of each family whose layout timm itself converts, and some that it does not.
+FAMILIES = {
+    "vit_tiny_patch16_224": {"depth": 1},
+    "deit_tiny_distilled_patch16_224": {"depth": 1},
+    "vit_small_patch14_reg4_dinov2": {"depth": 1},
+    "eva02_tiny_patch14_224": {"depth": 1},
+    "beit_base_patch16_224": {"depth": 1},
+    "swin_tiny_patch4_window7_224": {"depths": (1, 1, 1, 1)},
+    "swinv2_tiny_window8_256": {"depths": (1, 1, 1, 1)},
+    "convnext_atto": {},
+    "convnextv2_atto": {},
+    "mambaout_femto": {},
+    "xcit_nano_12_p16_224": {"depth": 1},
+    "poolformer_s12": {},
+    "edgenext_xx_small": {},
+    "levit_128s": {},
+    "maxvit_rmlp_pico_rw_256": {},
+    "mixer_s32_224": {},
+    "tiny_vit_5m_224": {},
+    "hiera_tiny_224": {},
+    "fastvit_t8": {},
+    "resnet18": {},
+    "regnetx_002": {},
+    "mobilenetv3_small_050": {},
+    "efficientnet_lite0": {},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("classifier", [True, False], ids=["whole", "trunk"])
+def test_timms_own_files_stay_as_they_are(name, classifier, make_card, tmp_path):
+    card = make_card("checkpoint", model=name, file="w.pth")
+    card = card.model_copy(update={"weights": card.weights.model_copy(update={"options": FAMILIES[name]})})
+    with torch.device("meta"):
+        model = timm_source.create(card, pretrained=False)
+        saved = timm_source.create(card, pretrained=False, num_classes=1000 if classifier else 0).state_dict()
+    loaded = fit(dict(saved), model, card, tmp_path)
+    assert loaded.keys() == model.state_dict().keys()
+    assert all(loaded[name] is saved[name] for name in loaded)
+
+
+@pytest.mark.parametrize("classifier", [True, False], ids=["whole", "trunk"])
+@pytest.mark.parametrize(
+    ("name", "size"), [("test_vit", 96), ("swin_tiny_patch4_window7_224", 256), ("swinv2_tiny_window8_256", 192)]
+)
+def test_another_input_size_resamples(name, size, classifier, make_card, tmp_path):
+    """As timm does for its own downloads."""
+    options = {} if name == "test_vit" else {"depths": (2, 2, 1, 1), "embed_dim": 12, "num_heads": (1, 1, 1, 1)}
+    whole = timm.create_model(name, **options)
+    whole_file, path = tmp_path / "whole.pth", tmp_path / "file.pth"
+    torch.save(whole.state_dict(), whole_file)
+    trunk = {key: tensor for key, tensor in whole.state_dict().items() if not key.startswith("head.")}
+    torch.save(whole.state_dict() if classifier else trunk, path)
+    card = make_card("checkpoint", model=name, file=str(path), preprocess={"size": size})
+    card = card.model_copy(update={"weights": card.weights.model_copy(update={"options": options})})
+    ours = open_backbone(card)
+    theirs = timm.create_model(
+        name, pretrained=True, pretrained_cfg_overlay={"file": whole_file}, img_size=size, **options
+    ).eval()
+    images = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        expected = theirs.forward_head(theirs.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(ours.embed(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_masked_autoencoders_own_file_fits(make_card, tmp_path):
+    """Facebook's encoder-only file: nested, without classifier, positions with a class token."""
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=0)
+    torch.save({"model": model.state_dict()}, tmp_path / "mae.pth")
+    card = make_card("checkpoint", model="vit_tiny_patch16_224", file=str(tmp_path / "mae.pth"), options={"depth": 1})
+    assert torch.equal(open_backbone(card).model.pos_embed, model.pos_embed)
+
+
+def test_dinov2s_own_file_fits(make_card, tmp_path):
+    """Facebook's file: a mask token, registers, and positions of 518 pixels, here for 224."""
+    model = timm.create_model("vit_small_patch14_reg4_dinov2", depth=1, num_classes=0)
+    published = {name.replace("reg_token", "register_tokens"): t for name, t in model.state_dict().items()}
+    published["mask_token"] = torch.zeros(1, 384)
+    published["pos_embed"] = torch.cat([torch.zeros(1, 1, 384), published["pos_embed"]], dim=1)
+    torch.save(published, tmp_path / "dinov2.pth")
+    card = make_card(
+        "checkpoint",
+        model="vit_small_patch14_reg4_dinov2",
+        file=str(tmp_path / "dinov2.pth"),
+        options={"depth": 1},
+        preprocess={"size": 224},
+    )
+    loaded = open_backbone(card).model
+    assert torch.equal(loaded.reg_token, model.reg_token) and torch.equal(loaded.cls_token, model.cls_token)
+    assert loaded.pos_embed.shape == (1, 256, 384)
