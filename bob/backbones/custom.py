@@ -8,6 +8,7 @@ from types import ModuleType
 from torch import nn
 
 from bob.backbones.base import Backbone
+from bob.backbones.hooks import HookedBackbone
 from bob.backbones.preprocess import Preprocess
 from bob.backbones.user_code import import_user_module, run_user_code, source_sha256
 from bob.cards import BackboneCard
@@ -18,7 +19,8 @@ def load_custom(card: BackboneCard) -> Backbone:
     """Call `file.py:make` or `package.module:make` and give what it returns the interface.
 
     The module may carry `preprocess` (a `bob.backbones.preprocess.Preprocess`) or a timm `pretrained_cfg`; without
-    either it gets 224 px, bicubic, crop 0.875 and ImageNet's mean and standard deviation.
+    either it gets 224 px, bicubic, crop 0.875 and ImageNet's mean and standard deviation. Its blocks and maps are read
+    by timm's methods if it is a timm model, by its own if it is a `Backbone`, and else by hooks.
 
     Raises:
         UserError: If the code cannot be imported or called, does not return an `nn.Module`, or gives no features.
@@ -54,11 +56,19 @@ def _backbone(card: BackboneCard, model: object, module: ModuleType) -> Backbone
         )
     code = {"source_sha256": source_sha256(module)}
     if not isinstance(model, Backbone):
-        return Backbone(card, model, _preprocess(model).overridden(card.preprocess), code)
+        return _interface(model)(card, model, _preprocess(model).overridden(card.preprocess), code)
     # One that brings its own methods; name, identity and overrides are still those of the card that was asked for.
     model.card, model.code = card, {**model.code, **code}
     model.preprocess = model.preprocess.overridden(card.preprocess)
     return model.eval()
+
+
+def _interface(model: nn.Module) -> type[Backbone]:
+    if not (hasattr(model, "forward_intermediates") and getattr(model, "feature_info", None)):
+        return HookedBackbone
+    from bob.backbones.timm import TimmBackbone
+
+    return TimmBackbone
 
 
 def _preprocess(model: nn.Module) -> Preprocess:

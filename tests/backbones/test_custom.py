@@ -359,3 +359,63 @@ def test_frozen_batch_norm(write):
     mean = backbone.model[0].running_mean.clone()
     backbone.embed(torch.rand(4, 3, 8, 8))
     assert torch.equal(backbone.model[0].running_mean, mean)
+
+
+# Blocks and maps.
+
+
+def images(size=64):
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_blocks_of_a_timm_model_are_timms(write):
+    path = write("net.py", failing(make="import timm; return timm.create_model('test_resnet', num_classes=0)"))
+    backbone = open_spec(f"{path}:make")
+    with torch.inference_mode():
+        theirs = backbone.model.forward_intermediates(images(), intermediates_only=True)
+        layers, maps = backbone.layers(images()), backbone.feature_maps(images())
+    assert backbone.strides == [2, 4, 8, 16, 32]
+    assert all(torch.equal(layer.map, map_) for layer, map_ in zip(layers, theirs, strict=True))
+    assert torch.equal(maps[-1], theirs[-1])
+
+
+def test_blocks_of_a_plain_module_are_found(write):
+    make = (
+        "import torchvision; net = torchvision.models.mobilenet_v3_small(); net.classifier = nn.Flatten(); return net"
+    )
+    backbone = open_spec(f"{write('net.py', failing(make=make))}:make")
+    with torch.inference_mode():
+        maps, last = backbone.feature_maps(images()), backbone.layers(images(), [-1])[0]
+        torch.testing.assert_close(last.pooled, backbone.embed(images()))
+    assert backbone.strides == [2, 4, 8, 16, 32]
+    assert [map_.shape[2] for map_ in maps] == [32, 16, 8, 4, 2]
+
+
+def test_blocks_of_a_backbone_are_its_own(write):
+    text = """
+        from torch import nn
+        from bob.backbones.base import Backbone
+        from bob.backbones.preprocess import Preprocess
+        from bob.cards import BackboneCard, Weights
+
+        class Mine(Backbone):
+            strides = [3]
+
+            def feature_maps(self, images):
+                return [images[:, :, ::3, ::3]]
+
+        def make():
+            card = BackboneCard(name="inner", weights=Weights(source="pixels"))
+            return Mine(card, nn.Flatten(), Preprocess(size=(6, 6)), {})
+        """
+    backbone = open_spec(f"{write('net.py', text)}:make")
+    assert backbone.strides == [3] and backbone.feature_maps(images(6))[0].shape == (2, 3, 2, 2)
+
+
+def test_model_without_blocks_still_embeds(write, refused):
+    path = write("my_model.py", FIVE_LINES)
+    backbone = open_spec(f"{path}:make")
+    assert backbone.embed(images()).shape == (2, 12)
+    for ask in (lambda: backbone.strides, lambda: backbone.layers(images()), lambda: backbone.feature_maps(images())):
+        with refused(f"{path}:make", "no blocks to read one by one"):
+            ask()
