@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 import typer
 
 from bob import cache, listing
+from bob.check import command
 from bob.console import print_error, print_lines, print_plan, print_table
-from bob.errors import UserError, did_you_mean
+from bob.errors import UserError
 from bob.listing import Folders, TaskFolders
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="Compare pretrained vision backbones across tasks, under one protocol each.",
 )
 app.add_typer(cache.app, name="cache")
+app.command("check")(command.check)
 app.command("list")(listing.list_)
 app.command("show")(listing.show)
 
@@ -43,7 +45,10 @@ def run(
     backbone: Annotated[
         list[str],
         typer.Option(
-            "--backbone", "-b", help="Card, timm name, file.py:make, timm:NAME@WEIGHTS; commas, globs and repeats work."
+            "--backbone",
+            "-b",
+            help="Card, timm name, file.py:make, timm:NAME@FILE, open_clip:NAME/TAG, torchvision:NAME, hf:REPOSITORY; "
+            "commas, globs and repeats work.",
         ),
     ],
     task: Annotated[
@@ -180,17 +185,10 @@ def _explain(error: OSError) -> str:
 
 def _extraction(device: str, precision: str, batch_size: int | None, workers: int | None) -> Extraction:
     from bob.features.extract import Extraction
-    from bob.machine import resolve_device
+    from bob.machine import resolve_device, resolve_precision
 
     resolved = resolve_device(device)
-    known = ("float32", "bfloat16", "float16")
-    if precision == "auto":
-        precision = "float16" if resolved.type == "cuda" else "float32"
-    if precision not in known:
-        raise UserError(
-            f"Unknown precision '{precision}'.", did_you_mean(precision, known) or f"Use {', '.join(known)}."
-        )
-    return Extraction(resolved, precision, batch_size, workers)  # type: ignore[arg-type]
+    return Extraction(resolved, resolve_precision(precision, resolved), batch_size, workers)
 
 
 def _split_commas(values: Iterable[str]) -> list[str]:

@@ -18,9 +18,21 @@ from torch.utils.flop_counter import FlopCounterMode
 import bob
 from bob.backbones.base import Backbone
 from bob.data.loader import granted_cores
-from bob.errors import UserError
+from bob.errors import UserError, did_you_mean
+from bob.features.extract import Precision
 
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "pillow")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "open_clip_torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "pillow",
+)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -40,6 +52,21 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise nothing  # torch has others, such as `meta`, that compute nothing
     return device
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """Return the precision that `auto` (float16 on CUDA, else float32) or its own name stands for.
+
+    Raises:
+        UserError: If there is no such precision.
+    """
+    if name == "auto":
+        return "float16" if device.type == "cuda" else "float32"
+    known: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+    for precision in known:
+        if name == precision:
+            return precision
+    raise UserError(f"Unknown precision '{name}'.", did_you_mean(name, known) or f"Use {', '.join(known)}.")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
