@@ -1,4 +1,4 @@
-"""Write docs/backbones.md: every card, its source, and how it was tried. `python scripts/coverage_table.py [--check]`."""
+"""Write docs/backbones.md, the table of every card, its source and how it was tried; with --check, compare only."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Every card of `registry/`, made from the cards by `python scripts/coverage_table
 What the last column means:
 
 - **real weights**: the tests load the published weights and look at real photographs with them.
-- **publisher's layout**: the tests load random weights in the exact key layout of the publisher's file, strictly, and compare
-  the output with the publisher's architecture written independently.
+- **publisher's layout**: the tests load random weights in the exact key layout of the publisher's file, strictly, and
+  compare the output with the publisher's architecture written independently.
 - **architecture**: the tests build the architecture and compare parameters, width, strides and preprocessing with the
   card; the library that publishes the weights loads them. No test has seen these weights.
 - **computed**: there are no weights.

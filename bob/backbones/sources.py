@@ -67,8 +67,8 @@ def resolve_backbones(specs: Iterable[str], cards: Mapping[str, BackboneCard]) -
 def resolve_backbone(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCard:
     """Return the card for one name: a card, its random twin, a bare timm name, or a spec.
 
-    Specs are `timm:NAME[@FILE]`, `open_clip:NAME/TAG`, `torchvision:NAME[/WEIGHTS]`, `hf:REPOSITORY[@REVISION]`,
-    `file.py:make` and `package.module:make`.
+    Specs are `timm:NAME[@FILE]`, `open_clip:ARCH[/TAG][@FILE]`, `torchvision:NAME[/WEIGHTS]`,
+    `hf:REPOSITORY[@REVISION]`, `file.py:make` and `package.module:make`.
 
     Raises:
         UserError: If the name is unknown; suggests close ones.
@@ -94,7 +94,7 @@ def resolve_backbone(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCa
     if is_timm_name(spec):
         return card_for(spec)
     hint = did_you_mean(spec, [*cards, *timm_names()])
-    raise UserError(f"Unknown backbone '{spec}'.", hint or "See `bob list backbones`; any timm name works too.")
+    raise UserError(f"Unknown backbone '{spec}'.", hint or "See `bob list backbones` and `bob run --help`.")
 
 
 def _twinned(spec: str, cards: Mapping[str, BackboneCard]) -> BackboneCard:

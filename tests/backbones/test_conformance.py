@@ -1,9 +1,13 @@
 """Every source of weights keeps the promises of the one interface."""
 
+import hashlib
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from bob.backbones.base import Backbone
@@ -19,7 +23,7 @@ USER_CODE = """
     class Net(nn.Module):
         def __init__(self, pooled):
             super().__init__()
-            self.body = nn.Sequential(nn.Conv2d(3, 6, 5, stride=4), nn.BatchNorm2d(6), nn.Dropout(0.5), nn.ReLU())
+            self.body = nn.Sequential(nn.Conv2d(3, 6, 5, 4, padding=2), nn.BatchNorm2d(6), nn.Dropout(0.5), nn.ReLU())
             self.pooled = pooled
 
         def forward(self, images):
@@ -46,6 +50,22 @@ def timm_cached(make_card, **_):
     return make_card(model="test_resnet")
 
 
+def torchvision_random(make_card, **_):
+    return make_card("torchvision", model="mobilenet_v3_small/IMAGENET1K_V1", pretrained=False, preprocess=SMALL)
+
+
+def torchvision_cached(make_card, checkpoints, **_):
+    """Its file is torchvision's in name only, so the card has a checksum of its own."""
+    path = checkpoints / "torch" / "hub" / "checkpoints" / "mobilenet_v3_small-047dcff4.pth"
+    if not path.exists():
+        path.parent.mkdir(parents=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            torch.save(torchvision.models.mobilenet_v3_small().state_dict(), path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return make_card("torchvision", model="mobilenet_v3_small/IMAGENET1K_V1", sha256=sha256, preprocess=SMALL)
+
+
 def package_by_order(**_):
     card = load_backbone_cards()["efficientnet_lite0"]
     return card.model_copy(update={"preprocess": card.preprocess.model_copy(update={"size": (64, 64)})})
@@ -53,6 +73,24 @@ def package_by_order(**_):
 
 def file_by_order(make_card, checkpoints, **_):
     return make_card("checkpoint", model="test_resnet", file=str(checkpoints / "renamed.pth"), keys="order")
+
+
+def file_by_mapping(make_card, checkpoints, **_):
+    """As a publisher would save it: nested, prefixed, with a projector."""
+    path = checkpoints / "mapped.pth"
+    if not path.exists():
+        state = torch.load(checkpoints / "plain.pth", weights_only=True)
+        encoder = {f"module.encoder.{name}": tensor for name, tensor in state.items()}
+        torch.save({"epoch": 1, "nets": {"teacher": {**encoder, "module.projector.0.weight": torch.ones(2)}}}, path)
+    return make_card(
+        "checkpoint",
+        model="test_resnet",
+        file=str(path),
+        nest="nets.teacher",
+        drop=[r"^module\.projector\."],
+        rename={r"^module\.encoder\.": ""},
+        fixed=["conv1.0.weight"],
+    )
 
 
 def pth_by_name(make_card, checkpoints, **_):
@@ -75,6 +113,49 @@ def custom_module(make_card, user_file, **_):
     return make_card("custom", model="conformance_package.net:vector", preprocess=SMALL)
 
 
+def open_clip_random(make_card, model):
+    import open_clip
+
+    open_clip.add_model_config(Path(__file__).parent / "open_clip_models")
+    return make_card("open_clip", SMALL, {"layer": "image_embedding"}, model=model, pretrained=False)
+
+
+def open_clip_vit(make_card, **_):
+    return open_clip_random(make_card, "tiny-vit")
+
+
+def open_clip_resnet(make_card, **_):
+    return open_clip_random(make_card, "tiny-resnet")
+
+
+def open_clip_convnext(make_card, **_):
+    return open_clip_random(make_card, "tiny-convnext")
+
+
+def open_clip_sigmoid(make_card, **_):
+    return open_clip_random(make_card, "tiny-sigmoid")
+
+
+def transformers_vit(make_card, hubs, **_):
+    return make_card("transformers", model=str(hubs / "vit"))
+
+
+def transformers_clip(make_card, hubs, **_):
+    return make_card("transformers", feature={"layer": "image_embedding"}, model=str(hubs / "clip"))
+
+
+def transformers_random(make_card, **_):
+    pytest.importorskip("transformers")
+    options = {"model_type": "vit_msn", "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    whole = {**SMALL, "crop_fraction": 1, "crop_mode": "squash", "interpolation": "bilinear"}
+    preprocess = {**whole, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return make_card("transformers", preprocess, model="nobody/nothing", pretrained=False, options=options)
+
+
+def diffusers_pipeline(make_card, hubs, **_):
+    return make_card("diffusers", feature={"layer": "mid_block"}, model=str(hubs / "pipeline"))
+
+
 def pixels(**_):
     return load_backbone_cards()["pixels"]
 
@@ -87,13 +168,24 @@ WIDTHS = {
     timm_random: 96,
     timm_random_vit: 64,
     timm_cached: 96,
+    torchvision_random: 1024,
+    torchvision_cached: 1024,
     package_by_order: 1280,
     file_by_order: 96,
+    file_by_mapping: 96,
     pth_by_name: 96,
     safetensors_by_name: 96,
     custom_vector: 6,
     custom_maps: 6,
     custom_module: 6,
+    open_clip_vit: 48,
+    open_clip_resnet: 48,
+    open_clip_convnext: 48,
+    open_clip_sigmoid: 64,
+    transformers_vit: 32,
+    transformers_clip: 20,
+    transformers_random: 48,
+    diffusers_pipeline: 32,
     pixels: 3072,
     constant: 1,
 }
@@ -109,18 +201,36 @@ def user_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def hubs(tmp_path_factory):
+    """Folder of tiny models as transformers and diffusers save them."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("diffusers")
+    spec = importlib.util.spec_from_file_location("bob_test_tiny_hub", Path(__file__).with_name("tiny_hub.py"))
+    tiny_hub = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tiny_hub)
+    folder = tmp_path_factory.mktemp("hubs")
+    for kind in ("vit", "clip"):
+        tiny_hub.save(tiny_hub.build(kind), folder / kind)
+    tiny_hub.save_tokenizer(folder / "clip")
+    tiny_hub.save_pipeline(folder / "pipeline", tiny_hub.build_pipeline())
+    return folder
+
+
 @pytest.fixture(scope="module", params=list(WIDTHS), ids=lambda source: source.__name__)
 def source(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def card(source, make_card, checkpoints, user_file):
+def card(source, make_card, checkpoints, user_file, request):
+    needed = {"hubs": request.getfixturevalue("hubs")} if "hubs" in source.__code__.co_varnames else {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(checkpoints / "hub"))
+        patch.setenv("TORCH_HOME", str(checkpoints / "torch"))
         patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
         patch.chdir(user_file.parents[1])
-        yield source(make_card=make_card, checkpoints=checkpoints, user_file=user_file)
+        yield source(make_card=make_card, checkpoints=checkpoints, user_file=user_file, **needed)
 
 
 @pytest.fixture(scope="module")
@@ -220,9 +330,18 @@ def test_counts_its_parameters(backbone, card):
         assert backbone.parameter_count() == card.parameters
 
 
-def test_has_no_text_tower(backbone, card, refused):
-    with refused(card.name, "text tower"):
-        backbone.encode_text(["a photo of a cat"])
+def test_encodes_text_or_says_that_it_cannot(backbone, card, source, refused):
+    prompts = ["a photo of a cat", "a photo of a dog", "three blue cars"]
+    if type(backbone).encode_text is Backbone.encode_text:
+        with refused(card.name, "text tower"):
+            backbone.encode_text(prompts)
+        return
+    with torch.inference_mode():
+        texts, alone = backbone.encode_text(prompts), backbone.encode_text(prompts[2:])
+    assert texts.shape == (3, WIDTHS[source]) and texts.isfinite().all() and len(texts.unique(dim=0)) == 3
+    torch.testing.assert_close(texts[2:], alone, rtol=1e-4, atol=1e-4)
+    identity = backbone.text_identity()
+    assert json.loads(json.dumps(identity)) == identity == open_backbone(card).text_identity()
 
 
 def test_maps_have_the_strides_it_declares(backbone, images, card, refused):
@@ -255,7 +374,8 @@ def test_takes_a_photograph(backbone, photos, source):
 
 def test_the_same_weights_in_different_files_are_the_same(checkpoints, make_card):
     by = {"make_card": make_card, "checkpoints": checkpoints}
-    shas = {open_backbone(make(**by)).weights_sha256() for make in (pth_by_name, safetensors_by_name, file_by_order)}
+    ways = (pth_by_name, safetensors_by_name, file_by_order, file_by_mapping)
+    shas = {open_backbone(make(**by)).weights_sha256() for make in ways}
     assert len(shas) == 1
     assert open_backbone(timm_random(make_card)).weights_sha256() not in shas
 

@@ -20,13 +20,13 @@ def test_plain_names_in_order_without_repeats():
 
 def test_globs_match_no_random_twin():
     assert names("*") == list(CARDS)
-    assert names("efficientnet*") == ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+    assert names("efficientnet_lite?") == ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
     assert names("efficientnet_lite[01]", "*lite0") == ["efficientnet_lite0", "efficientnet_lite1"]
 
 
 def test_globs_that_say_random_match_twins():
     twins = [f"{name}.random" for name, card in CARDS.items() if card.has_random_twin]
-    assert names("*.random") == twins and len(twins) == 4
+    assert names("*.random") == twins and len(twins) > 100
     assert names("*lite?.random") == [name for name in twins if "lite" in name]
     assert names("pixels", "mobilenet*.random") == ["pixels", "mobilenetv2_trunk.random"]
 
@@ -47,7 +47,7 @@ def test_timm_names_with_and_without_prefix():
     for spec in ("resnet18", "timm:resnet18"):
         card = resolve_backbone(spec, CARDS)
         assert card.name == "resnet18" and card.weights.source == "timm" and card.weights.pretrained
-    assert resolve_backbone("resnet18.a1_in1k", CARDS).architecture == "resnet18"
+    assert resolve_backbone("resnet18.fb_ssl_yfcc100m_ft_in1k", CARDS).architecture == "resnet18"
 
 
 def test_two_checkpoints_never_share_a_name():
