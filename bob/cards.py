@@ -59,8 +59,9 @@ class Weights(_Table):
         nest: Key of the file under which the tensors lie; empty for the usual ones.
         drop: Patterns of tensors left out on purpose, such as a projector; matched before `rename`.
         rename: Pattern -> replacement (`re.sub`), applied in turn to the names that are left.
-        options: Arguments of the architecture that differ from the source's own, such as `num_heads`.
-        fixed: Parameters that training must never change, such as sine-cosine positions.
+        options: Arguments of the architecture that differ from the source's own, such as `num_heads`; of the
+            function, for `custom`.
+        fixed: Parameters whose values in the file training must never change, such as sine-cosine positions.
         absent: Patterns of the architecture's parameters that the publisher's network does without: not in the file,
             they keep the neutral value that `options` gives them (a layer scale of one) and are never trained.
         install: The command that makes the weights available where they cannot be downloaded on use.
@@ -156,7 +157,7 @@ class BackboneCard(Card):
 
     def random_twin(self) -> BackboneCard:
         """Return the card of the same architecture and preprocessing at random initialisation."""
-        kept: dict[str, Any] = self.weights.model_dump(include={"source", "model", "revision", "options", "fixed"})
+        kept: dict[str, Any] = self.weights.model_dump(include={"source", "model", "revision", "options"})
         if self.weights.source == "checkpoint":
             kept["source"] = "timm"
         weights = Weights(**kept, pretrained=False)

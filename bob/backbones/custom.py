@@ -16,7 +16,7 @@ from bob.errors import UserError, did_you_mean
 
 
 def load_custom(card: BackboneCard) -> Backbone:
-    """Call `file.py:make` or `package.module:make` and give what it returns the interface.
+    """Call `file.py:make` or `package.module:make` with the card's options and give what it returns the interface.
 
     The module may carry `preprocess` (a `bob.backbones.preprocess.Preprocess`) or a timm `pretrained_cfg`; without
     either it gets 224 px, bicubic, crop 0.875 and ImageNet's mean and standard deviation. Its blocks and maps are read
@@ -28,7 +28,8 @@ def load_custom(card: BackboneCard) -> Backbone:
     spec = card.weights.model
     where, _, name = spec.rpartition(":")
     module = import_user_module(where)
-    backbone = _backbone(card, run_user_code(spec, _attribute(module, name, where)), module)
+    make = _attribute(module, name, where)
+    backbone = _backbone(card, run_user_code(spec, lambda: make(**card.weights.options)), module)
     # One black image now: an error in `forward` is as much the user's as one in `make`.
     run_user_code(spec, backbone.width)
     return backbone
@@ -40,7 +41,7 @@ def is_custom(spec: str) -> bool:
     return name.isidentifier() and (where.endswith(".py") or all(part.isidentifier() for part in where.split(".")))
 
 
-def _attribute(module: ModuleType, name: str, where: str) -> Callable[[], object]:
+def _attribute(module: ModuleType, name: str, where: str) -> Callable[..., object]:
     found = getattr(module, name, None)
     if not callable(found):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

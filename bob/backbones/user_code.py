@@ -53,7 +53,11 @@ def run_user_code(what: str, run: Callable[[], T]) -> T:
         message = error.msg if isinstance(error, SyntaxError) else error
         problem = textwrap.shorten(f"{what} failed: {type(error).__name__}: {message}", 500).rstrip(".: ")
         place = _place(error)
-        remedy = f"Mend {place}." if place else "It is called without arguments, its model with images (B, 3, H, W)."
+        remedy = (
+            f"Mend {place}."
+            if place
+            else "It is called with the card's weights.options alone, its model with images (B, 3, H, W)."
+        )
         raise UserError(f"{problem}.", remedy) from error
 
 

@@ -146,7 +146,7 @@ def test_module_without_a_file(monkeypatch, refused):
 
 def test_function_that_wants_arguments(write, refused):
     path = write("net.py", failing(arguments="size"))
-    with refused("make() missing 1 required positional argument: 'size'", "called without arguments"):
+    with refused("make() missing 1 required positional argument: 'size'", "weights.options alone"):
         open_spec(f"{path}:make")
 
 
@@ -419,3 +419,10 @@ def test_model_without_blocks_still_embeds(write, refused):
     for ask in (lambda: backbone.strides, lambda: backbone.layers(images()), lambda: backbone.feature_maps(images())):
         with refused(f"{path}:make", "no blocks to read one by one"):
             ask()
+
+
+def test_options_of_the_card_reach_the_function(write, make_card, refused):
+    path = write("net.py", "from torch import nn\n\ndef make(width=2):\n    return nn.Conv2d(3, width, 3)\n")
+    assert open_backbone(make_card("custom", model=f"{path}:make", options={"width": 5})).width() == 5
+    with refused("unexpected keyword argument 'wdth'", "weights.options"):
+        open_backbone(make_card("custom", model=f"{path}:make", options={"wdth": 5}))
