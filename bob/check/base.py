@@ -18,7 +18,7 @@ from bob.data.shapes import load_shapes
 from bob.features.extract import Extraction, prepare
 
 T = TypeVar("T")
-Status = Literal["pass", "warn", "fail"]
+Status = Literal["pass", "skip", "warn", "fail"]
 PHOTOGRAPHS = ("china", "flower")
 _TILES = (0.5, 0.35)  # edges of the parts cut from each photograph, as shares of its own
 _TILES_EACH = 4
@@ -31,7 +31,7 @@ class Finding:
 
     Attributes:
         name: Of the check.
-        status: `fail` where scores would be wrong, `warn` where they may be.
+        status: `fail` where scores would be wrong, `warn` where they may be, `skip` where nothing could be compared.
         detail: What was measured, without a full stop.
         remedy: What to change; empty if all is well.
         values: The numbers behind it, JSON-ready.

@@ -30,7 +30,7 @@ def check_batchnorm(subject: Subject) -> Finding:
     """Compare stored and measured statistics, and find out which normalisation would fit the first layer better."""
     layers = {n: m for n, m in subject.backbone.model.named_modules() if _keeps_statistics(m)}
     if not layers:
-        return Finding("batchnorm", "pass", "no BatchNorm with stored statistics: nothing to compare")
+        return Finding("batchnorm", "skip", "no BatchNorm with stored statistics: nothing to compare")
     if all(_is_initial(layer) for layer in layers.values()):
         detail = f"all {len(layers)} BatchNorm layers hold the statistics of initialisation (mean 0, variance 1)"
         remedy = "Load the checkpoint's running_mean and running_var, unless this network is meant to be untrained."

@@ -74,7 +74,7 @@ def check_pooling(subject: Subject) -> Finding:
     last = _last_learned(subject, images)
     width = subject.embed(images).shape[1]
     if last is None:
-        return Finding("pooling", "pass", "no layer with weights to compare with", values={"width": width})
+        return Finding("pooling", "skip", "no layer with weights to compare with", values={"width": width})
     detail = f"D = {width}; the last layer with weights, {last.name}, gives {last.channels} channels {last.shape}"
     values = {"width": width, "layer": last.name, "channels": last.channels, "shape": list(last.shape)}
     if width % last.channels == 0 or _projects(subject.backbone.model, last.channels, width):

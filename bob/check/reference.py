@@ -42,14 +42,14 @@ def check_reference(subject: Subject, data_root: Path, advance: Advance = lambda
     card = subject.backbone.card
     reference = next((r for r in card.references if _is_top1(r)), None)
     if reference is None:
-        return Finding("reference", "pass", "not tried: the card holds no published top-1 on ImageNet-1k val")
+        return Finding("reference", "skip", "the card holds no published top-1 on ImageNet-1k val")
     published = f"published top-1 {reference.value:.1f} ({reference.source})"
     folder = data_root / FOLDER
     if not folder.is_dir():
-        return Finding("reference", "pass", f"not tried: {published}, but there is no folder {folder}")
+        return Finding("reference", "skip", f"{published}, but there is no folder {folder}")
     classifier = find_classifier(subject.backbone)
     if classifier is None:
-        return Finding("reference", "pass", f"not tried: {published}, but the checkpoint has no linear classifier")
+        return Finding("reference", "skip", f"{published}, but the checkpoint has no linear classifier")
     images, classes = imagenet_val(folder)
     right = _classify(subject, classifier, images, advance)
     return _verdict(right, classes, reference)

@@ -67,6 +67,8 @@ class Report:
             return f"FAIL: {', '.join(named['fail'])}. Scores of this backbone mean nothing before this is mended."
         if named["warn"]:
             return f"WARN: {', '.join(named['warn'])}. Nothing failed; read these lines before trusting scores."
+        if skipped := [finding.name for finding in self.findings if finding.status == "skip"]:
+            return f"PASS: {len(self.findings) - len(skipped)} checks; skipped: {', '.join(skipped)}."
         return f"PASS: all {len(self.findings)} checks."
 
     def to_json(self) -> str:
