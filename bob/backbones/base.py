@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +87,7 @@ class Backbone(nn.Module):
 
     def weights_sha256(self) -> str:
         """SHA-256 (hex) of all parameters and buffers with their names, types and shapes."""
-        digest = hashlib.sha256()
-        for name, tensor in self.model.state_dict().items():
-            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            # Viewed as bytes because NumPy has no bfloat16.
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return hash_tensors(self.model.state_dict().items())
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides what `embed` returns for an image; the same identity means the same features."""
@@ -134,6 +129,16 @@ class Backbone(nn.Module):
 
     def _lacks(self, what: str, remedy: str) -> UserError:
         return UserError(f"Backbone '{self.card.name}' has no {what}.", remedy)
+
+
+def hash_tensors(named: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 (hex) of tensors with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in named:
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        # Viewed as bytes because NumPy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _describe(output: object) -> str:

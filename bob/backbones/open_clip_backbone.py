@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -15,8 +14,9 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 
 from bob.backbones import open_clip_weights as where
-from bob.backbones.base import Backbone, LayerOutput
+from bob.backbones.base import LayerOutput
 from bob.backbones.preprocess import Preprocess
+from bob.backbones.text_tower import TextTower
 from bob.backbones.timm import TimmBackbone
 from bob.cards import BackboneCard
 from bob.errors import UserError
@@ -24,10 +24,9 @@ from bob.errors import UserError
 # open_clip's words for how an image becomes square -> those of `Preprocess`. None of its checkpoints uses `longest`,
 # whose padding is black where `border` pads with the mean.
 _CROP_MODES = {"shortest": "center", "squash": "squash"}
-_PROMPTS_AT_ONCE = 256
 
 
-class OpenClipBackbone(Backbone):
+class OpenClipBackbone(TextTower):
     """An open_clip model; its image tower is what is counted, hashed and embedded, its text tower stays beside it.
 
     Args:
@@ -35,6 +34,7 @@ class OpenClipBackbone(Backbone):
         clip: The whole model.
     """
 
+    image_parts = ("visual.",)
     model: Any  # each of open_clip's towers has attributes of its own
     _trunk: TimmBackbone | None
 
@@ -43,7 +43,7 @@ class OpenClipBackbone(Backbone):
         if isinstance(clip.visual, TimmModel):
             code["timm"] = timm.__version__
         super().__init__(card, clip.visual, _preprocess(clip).overridden(card.preprocess), code)
-        self.clip = clip.eval()
+        self.dual = clip.eval()
         # Not a submodule: the trunk is one already, as part of the tower.
         trunk = TimmBackbone(card, clip.visual.trunk, self.preprocess, code) if "timm" in code else None
         self.__dict__["_trunk"] = trunk
@@ -78,35 +78,6 @@ class OpenClipBackbone(Backbone):
         """See `Backbone.strides`; a plain ViT has one, its patch size."""
         return self._trunk.strides if self._trunk is not None else list(self._last_block_of_each_stride())
 
-    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        """See `Backbone.encode_text`: embeddings in the space shared with images, not normalised.
-
-        As in open_clip, what exceeds the context length is cut off.
-
-        Raises:
-            UserError: If the card's feature is not the image embedding, or the tokenizer cannot be had.
-            ValueError: If `prompts` is empty or a single string.
-        """
-        if self.card.feature.layer != "image_embedding":
-            raise self._lacks(
-                f"text to compare with its '{self.card.feature.layer}'", 'Set feature.layer = "image_embedding".'
-            )
-        if isinstance(prompts, str) or not len(prompts):
-            raise ValueError(f"Expected `prompts` to be a list of one or more strings, but got {prompts!r}.")
-        starts = range(0, len(prompts), _PROMPTS_AT_ONCE)
-        return torch.cat([self._encode(list(prompts[start : start + _PROMPTS_AT_ONCE])) for start in starts])
-
-    @property
-    def logit_scale(self) -> float:
-        """Factor of the cosine similarity in the model's own logits (the inverse of its temperature)."""
-        return float(self.clip.logit_scale.detach().exp())
-
-    @property
-    def logit_bias(self) -> float:
-        """Summand of the model's own logits; 0 except for SigLIP."""
-        bias = getattr(self.clip, "logit_bias", None)
-        return 0.0 if bias is None else float(bias.detach())
-
     @cached_property
     def tokenizer(self) -> Any:
         """Maps a list of strings to tokens (N, L).
@@ -119,35 +90,12 @@ class OpenClipBackbone(Backbone):
         with where.quietly():
             return where.open_tokenizer(architecture, int(length) if length else None)
 
-    def text_identity(self) -> dict[str, Any]:
-        """Everything that decides what `encode_text`, `logit_scale` and `logit_bias` return, as plain JSON.
-
-        With `identity` it identifies the model's own zero-shot logits, given the prompts.
-
-        Raises:
-            UserError: If the tokenizer cannot be had.
-        """
-        return {
-            "model": f"{self.card.weights.source}:{self.card.weights.model}",
-            "options": self.card.weights.options,
-            "text_sha256": self._text_sha256(),
-            "tokenizer": where.tokenizer_identity(self.tokenizer),
-            "logit_scale": self.logit_scale,
-            "logit_bias": self.logit_bias,
-            "code": self.code,
-        }
+    def tokenizer_identity(self) -> dict[str, Any]:
+        """See `TextTower.tokenizer_identity`."""
+        return where.tokenizer_identity(self.tokenizer)
 
     def _encode(self, prompts: list[str]) -> torch.Tensor:
-        return self.clip.encode_text(self.tokenizer(prompts).to(self.device), normalize=False)
-
-    def _text_sha256(self) -> str:
-        """As `weights_sha256`, of all that is not the image tower."""
-        digest = hashlib.sha256()
-        for name, tensor in self.clip.state_dict().items():
-            if not name.startswith("visual."):
-                digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return self.dual.encode_text(self.tokenizer(prompts).to(self.device), normalize=False)
 
     def _intermediates(self, images: torch.Tensor, indices: list[int] | None, **extra: bool) -> dict[str, Any]:
         return self.model.forward_intermediates(

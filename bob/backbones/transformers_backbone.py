@@ -13,6 +13,7 @@ from torch import nn
 
 from bob.backbones.base import Backbone, LayerOutput
 from bob.backbones.preprocess import Preprocess
+from bob.backbones.text_tower import TextTower
 from bob.backbones.transformers_reading import Reading
 from bob.cards import BackboneCard
 from bob.errors import UserError, first_line
@@ -21,9 +22,6 @@ from bob.extras import import_extra
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 # Files that a tokenizer is read from.
 TOKENIZERS = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
-# Children of a dual encoder that see images.
-_IMAGE_PARTS = ("vision_model", "visual_projection")
-_PROMPTS_AT_ONCE = 256
 
 
 class TransformersBackbone(Backbone):
@@ -78,7 +76,7 @@ class TransformersBackbone(Backbone):
         return self._strides
 
 
-class DualEncoder(TransformersBackbone):
+class DualEncoder(TextTower, TransformersBackbone):
     """A transformers model of images and text; `embed` gives the image embedding in their shared space, not normalised.
 
     Args:
@@ -89,6 +87,8 @@ class DualEncoder(TransformersBackbone):
         folder: Where the tokenizer lies.
     """
 
+    image_parts = ("vision_model", "visual_projection")
+
     def __init__(
         self, card: BackboneCard, dual: Any, preprocess: Preprocess, code: dict[str, str], folder: Path | None
     ) -> None:
@@ -97,7 +97,7 @@ class DualEncoder(TransformersBackbone):
                 f"Backbone '{card.name}' embeds images with its own projection, not by '{card.feature.pooling}'.",
                 "Leave feature.pooling at 'default'.",
             )
-        parts = {name: part for name, part in dual.named_children() if name in _IMAGE_PARTS}
+        parts = {name: part for name, part in dual.named_children() if name in self.image_parts}
         if "vision_model" not in parts or not hasattr(dual, "logit_scale"):
             kind = type(dual).__name__
             raise UserError(f"{kind} has no image tower and logit scale as CLIP has.", "Use a CLIP-like model.")
@@ -111,31 +111,6 @@ class DualEncoder(TransformersBackbone):
         """See `Backbone.embed`: the image embedding in the space shared with text, not normalised."""
         output = self.dual.get_image_features(pixel_values=images, **self._reading.arguments(images))
         return getattr(output, "pooler_output", output)
-
-    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        """See `Backbone.encode_text`: the text embeddings in the space shared with images, not normalised.
-
-        What exceeds the context length is cut off.
-
-        Raises:
-            UserError: If the checkpoint has no tokenizer.
-            ValueError: If `prompts` is empty or a single string.
-        """
-        if isinstance(prompts, str) or not len(prompts):
-            raise ValueError(f"Expected `prompts` to be a list of one or more strings, but got {prompts!r}.")
-        starts = range(0, len(prompts), _PROMPTS_AT_ONCE)
-        return torch.cat([self._encode(list(prompts[start : start + _PROMPTS_AT_ONCE])) for start in starts])
-
-    @property
-    def logit_scale(self) -> float:
-        """Factor of the cosine similarity in the model's own logits (the inverse of its temperature)."""
-        return float(self.dual.logit_scale.detach().exp())
-
-    @property
-    def logit_bias(self) -> float:
-        """Summand of the model's own logits; 0 but for SigLIP."""
-        bias = getattr(self.dual, "logit_bias", None)
-        return 0.0 if bias is None else float(bias.detach())
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -156,22 +131,6 @@ class DualEncoder(TransformersBackbone):
                 f"Run `hf download {self.card.weights.model}` again, or install what its tokenizer needs.",
             ) from error
 
-    def text_identity(self) -> dict[str, Any]:
-        """Everything that decides what `encode_text`, `logit_scale` and `logit_bias` return, as plain JSON.
-
-        Raises:
-            UserError: If the checkpoint has no tokenizer.
-        """
-        return {
-            "model": f"{self.card.weights.source}:{self.card.weights.model}",
-            "options": self.card.weights.options,
-            "text_sha256": self._text_sha256(),
-            "tokenizer": {"class": type(self.tokenizer).__name__, "sha256": self._tokenizer_sha256()},
-            "logit_scale": self.logit_scale,
-            "logit_bias": self.logit_bias,
-            "code": self.code,
-        }
-
     def _encode(self, prompts: list[str]) -> torch.Tensor:
         # SigLIP was trained on text padded to its full length, which its attention does not mask.
         siglip = "siglip" in self.dual.config.model_type
@@ -188,20 +147,12 @@ class DualEncoder(TransformersBackbone):
             return []
         return sorted({file for pattern in TOKENIZERS for file in self._folder.glob(pattern)})
 
-    def _tokenizer_sha256(self) -> str:
+    def tokenizer_identity(self) -> dict[str, Any]:
+        """See `TextTower.tokenizer_identity`."""
         digest = hashlib.sha256()
         for file in self._tokenizer_files():
             digest.update(f"{file.name}|{file.stat().st_size}|".encode() + file.read_bytes())
-        return digest.hexdigest()
-
-    def _text_sha256(self) -> str:
-        """As `weights_sha256`, of all that is not the image tower."""
-        digest = hashlib.sha256()
-        for name, tensor in self.dual.state_dict().items():
-            if not name.startswith(_IMAGE_PARTS):
-                digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return {"class": type(self.tokenizer).__name__, "sha256": digest.hexdigest()}
 
 
 def _last_of_each_stride(blocks: Sequence[LayerOutput], height: int) -> dict[int, torch.Tensor]:

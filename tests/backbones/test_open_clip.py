@@ -13,7 +13,7 @@ from open_clip.transformer import QuickGELU
 from PIL import Image
 from safetensors.torch import save_file
 
-from bob.backbones import open_clip_backbone
+from bob.backbones import text_tower
 from bob.backbones.open_clip import card_for, weights_status
 from bob.backbones.sources import open_backbone, resolve_backbone
 from bob.cards import Weights
@@ -109,11 +109,11 @@ def test_only_the_image_tower_is_counted_and_hashed(name, files, make_card):
     image, text = backbone.identity(), backbone.text_identity()
     assert json.loads(json.dumps(text)) == text
     with torch.no_grad():
-        backbone.clip.logit_scale.add_(0.1)
+        backbone.dual.logit_scale.add_(0.1)
     assert backbone.identity() == image and backbone.text_identity()["logit_scale"] > text["logit_scale"]
     assert backbone.text_identity()["text_sha256"] != text["text_sha256"]
     with torch.no_grad():
-        backbone.clip.logit_scale.sub_(0.1)
+        backbone.dual.logit_scale.sub_(0.1)
         next(backbone.model.parameters()).add_(1)
     assert backbone.identity() != image
     again = opened(make_card, name, files[name])
@@ -206,7 +206,7 @@ def test_prompts_are_encoded_in_batches(make_card, monkeypatch):
     prompts = [f"a photo of {n} cats" for n in range(5)]
     with torch.inference_mode():
         whole = backbone.encode_text(prompts)
-        monkeypatch.setattr(open_clip_backbone, "_PROMPTS_AT_ONCE", 2)
+        monkeypatch.setattr(text_tower, "_PROMPTS_AT_ONCE", 2)
         torch.testing.assert_close(backbone.encode_text(prompts), whole)
     for wrong in ("a cat", []):
         with pytest.raises(ValueError, match="list of one or more strings"):
@@ -249,7 +249,7 @@ def test_quick_gelu_follows_the_tag(tagged, files, make_card):
 def test_activation_of_published_models(model, quick):
     with torch.device("meta"):
         backbone = open_backbone(card_for(model).random_twin())
-    activations = [m for m in backbone.clip.modules() if isinstance(m, QuickGELU | torch.nn.GELU)]
+    activations = [m for m in backbone.dual.modules() if isinstance(m, QuickGELU | torch.nn.GELU)]
     assert len(activations) == 24
     assert all(isinstance(m, QuickGELU) == quick for m in activations)
 

@@ -107,7 +107,7 @@ def assert_same_as_open_clip(name, backbone, images, classes, prompts):
     weights = zero_shot_weights(backbone, classes, prompts)
     logits = zero_shot_logits(stored_features(backbone, images), weights, backbone.logit_scale, backbone.logit_bias)
     normal = backbone.preprocess.normalize(images)
-    expected_weights, expected = logits_of_open_clip(name, backbone.clip, normal, classes, prompts)
+    expected_weights, expected = logits_of_open_clip(name, backbone.dual, normal, classes, prompts)
     assert weights.shape == (len(classes), backbone.width()) and logits.shape == (len(images), len(classes))
     torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-5)
