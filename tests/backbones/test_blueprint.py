@@ -3,6 +3,7 @@
 import pytest
 
 from bob.backbones.blueprint import blueprint
+from bob.cards import Feature
 from bob.catalogue import load_backbone_cards
 
 CARDS = load_backbone_cards()
@@ -17,7 +18,8 @@ def test_shape_of_a_giant_costs_no_memory():
 
 def test_options_count():
     card = CARDS["moco_v3_vit_small_patch16_224"]
-    wide = card.model_copy(update={"weights": card.weights.model_copy(update={"options": {"embed_dim": 768}})})
+    weights = card.weights.model_copy(update={"options": {"embed_dim": 768}})
+    wide = card.model_copy(update={"weights": weights, "feature": Feature()})
     assert blueprint(card).width == 384 and blueprint(wide).width == 768
 
 
