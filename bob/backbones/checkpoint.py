@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import pickle
@@ -10,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bob.backbones import timm as timm_source
@@ -21,6 +23,13 @@ from bob.errors import UserError, first_line
 
 # Where training scripts commonly nest the tensors.
 _NESTS = ("state_dict", "model", "model_state_dict")
+# What training scripts leave beside the tensors: their arguments, and NumPy numbers such as a loss. They run no code.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bhilqBHILQefd"),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 def load_checkpoint(card: BackboneCard) -> Backbone:
@@ -135,7 +144,8 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    with warnings.catch_warnings(action="ignore"):  # about TorchScript, which the error after it says as well
+    # The warning is about TorchScript, which the error after it says as well.
+    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_HARMLESS):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -66,6 +66,8 @@ def hub(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("hub")
         patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
         patch.setenv("TORCH_HOME", str(folder))
         yield folder

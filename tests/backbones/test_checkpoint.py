@@ -2,8 +2,10 @@
 
 import hashlib
 import pickle
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -22,6 +24,13 @@ class Harmful:
 
     def __reduce__(self):
         return (Path.touch, (Path("harm-done"),))
+
+
+class ObjectScalar:
+    """A NumPy scalar that holds a pickle of its own."""
+
+    def __reduce__(self):
+        return (np.float64(0).__reduce__()[0], (np.dtype("O"), pickle.dumps(Harmful())))
 
 
 @pytest.fixture
@@ -132,6 +141,16 @@ def test_pickle_with_code_is_refused_and_not_run(state, open_file, refused, tmp_
     with refused("ResNet", "state_dict()"):
         open_file(timm.create_model("test_resnet"))
     assert not (tmp_path / "harm-done").exists()
+
+
+def test_arguments_and_numbers_beside_the_tensors_are_no_code(state, open_file, refused):
+    """As in the checkpoints of DINO, MAE and VISSL."""
+    beside = {"args": Namespace(lr=0.1, seed=np.int64(3)), "loss": np.float64(2.5), "done": np.bool_(True)}
+    open_file({"model": state, **beside})
+    with refused("would run code"):
+        open_file({"model": state, **beside, "extra": Harmful()})
+    with refused("weights.pth"):
+        open_file({"model": state, "hidden": ObjectScalar()})
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])

@@ -229,6 +229,8 @@ def card(source, make_card, checkpoints, user_file, request):
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(checkpoints / "hub"))
         patch.setenv("TORCH_HOME", str(checkpoints / "torch"))
         patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         patch.chdir(user_file.parents[1])
         yield source(make_card=make_card, checkpoints=checkpoints, user_file=user_file, **needed)
 

@@ -58,7 +58,7 @@ def test_a_vit_that_averages_the_wrong_axis(altered, subject_of):
 
 def test_nothing_learned(altered, subject_of):
     for name in ("pixels", "constant"):
-        assert check_pooling(subject_of(altered(name))).status == "pass"
+        assert check_pooling(subject_of(altered(name))).status == "skip"
 
 
 @pytest.mark.parametrize(
