@@ -108,14 +108,21 @@ class Feature(_Table):
 
     Attributes:
         layer: Where it is read: `pre_logits` is the input of the classifier that was removed, `image_embedding` the
-            output that a vision-language model compares with text, `mid_block` the middle of a diffusion UNet.
+            output that a vision-language model compares with text, `mid_block` the middle of a diffusion UNet,
+            `descriptor` the head of a copy detector (generalised mean, linear layer, unit length), as wide as `width`.
         pooling: How the map becomes a vector; `default` is the checkpoint's own.
         width: D, checked against what the backbone returns.
     """
 
-    layer: Literal["pre_logits", "image_embedding", "mid_block"] = "pre_logits"
+    layer: Literal["pre_logits", "image_embedding", "mid_block", "descriptor"] = "pre_logits"
     pooling: Literal["default", "avg", "max", "token", "map"] = "default"
     width: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _descriptor_has_a_width(self) -> Self:
+        if self.layer == "descriptor" and self.width is None:
+            raise ValueError("the layer 'descriptor' needs 'width'")
+        return self
 
 
 class Reference(_Table):

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from bob.cards import BackboneCard, Weights
+from bob.cards import BackboneCard, Feature, Weights
 
 
 @pytest.mark.parametrize("key", ["drop", "rename"])
@@ -11,6 +11,11 @@ def test_patterns_are_regular_expressions(key):
     wrong = {"(": ""} if key == "rename" else ("(",)
     with pytest.raises(ValidationError, match="no regular expression"):
         Weights(source="checkpoint", model="m", file="f", **{key: wrong})
+
+
+def test_a_descriptor_needs_a_width():
+    with pytest.raises(ValidationError, match="needs 'width'"):
+        Feature(layer="descriptor")
 
 
 def test_renaming_keeps_its_order():

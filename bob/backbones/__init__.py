@@ -7,5 +7,5 @@ open_clip and transformers add for text; hub.py and image_processor.py serve tho
 checkpoint.py: publishers' files; keys.py renames their tensors, download.py brings them here.
 custom.py, user_code.py: a user's own code.
 hooks.py: layers of modules that have no method for it; blocks.py finds them, readings.py turns them into maps.
-baselines.py: pixels and a constant.
+descriptor.py: the head of a copy detector. baselines.py: pixels and a constant.
 """

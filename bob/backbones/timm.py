@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bob.backbones.base import Backbone, LayerOutput
+from bob.backbones.descriptor import add_descriptor
 from bob.backbones.preprocess import Preprocess
 from bob.backbones.timm_hub import download_of, is_about_download, weights_status
 from bob.cards import BackboneCard, Weights
@@ -172,6 +173,9 @@ def create(card: BackboneCard, pretrained: bool, num_classes: int = 0) -> nn.Mod
     with _as_mistake_on(card, {"weights.options": options, "preprocess.size": size}):
         wanted = {**options, "img_size": size} if size else options
         model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **wanted)
+    if card.feature.layer == "descriptor":
+        with _as_mistake_on(card, {"feature.layer": "descriptor"}):
+            add_descriptor(model, card.feature.width or 0)
     if pooling != "default":
         with _as_mistake_on(card, {"feature.pooling": pooling}):
             # Not an option of `create_model`, which may add layers that no checkpoint has trained.

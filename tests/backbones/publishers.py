@@ -109,10 +109,25 @@ def simclr_resnet50(small: bool) -> Published:
     return Published(model, {"phase": 799, "loss": None, "iteration": 1, "classy_state_dict": task}, smaller)
 
 
+class Generalised(nn.Module):
+    """SSCD's pooling: the cubic mean of what is positive."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([(channels.clamp(min=1e-6) ** 3).mean(-1) ** (1 / 3) for channels in x.flatten(2)])
+
+
+class Unit(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.norm(dim=1, keepdim=True)
+
+
 def sscd_resnet50(small: bool) -> Published:
-    model, smaller = resnet(small)
-    content = with_prefix("backbone.", model) | with_prefix("backbone.fc.", nn.Linear(2048, 512))
-    return Published(model, content, smaller)
+    trunk, smaller = resnet(small)
+    trunk.avgpool, trunk.fc = Generalised(), randomise(nn.Linear(2048, 512))
+    model = nn.Sequential()
+    model.add_module("backbone", trunk)
+    model.add_module("embeddings", Unit())
+    return Published(model.eval(), model.state_dict(), smaller)
 
 
 def moco_content(encoder: nn.Module, head: str, width: int, layers: int, small: bool) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def publish(tmp_path):
             update={
                 "weights": card.weights.model_copy(update=weights),
                 "preprocess": card.preprocess.model_copy(update={"size": size}),
-                "feature": Feature(),  # a smaller network's is narrower
+                # A smaller network's is narrower, but a descriptor has a width of its own.
+                "feature": card.feature if card.feature.layer == "descriptor" else Feature(),
             }
         )
 
@@ -111,6 +112,22 @@ def test_vicregl_averaged_before_the_norm_is_another_network(publish):
     card = card.model_copy(update={"weights": card.weights.model_copy(update={"rename": rename})})
     theirs, ours = outputs(model, open_backbone(card))
     assert (ours - theirs).abs().max() > 1e-2
+
+
+def test_sscds_average_is_not_its_descriptor(publish):
+    model, card = publish(CARDS["sscd_resnet50"])
+    backbone = open_backbone(card)
+    theirs, ours = outputs(model, backbone)
+    assert ours.shape == (2, 512)
+    torch.testing.assert_close(ours.norm(dim=1), torch.ones(2))
+    backbone.model.global_pool.p = 1.0
+    assert (outputs(model, backbone)[1] - theirs).abs().max() > 1e-2
+
+
+def test_only_a_resnet_gets_a_descriptor(make_card, refused):
+    feature = {"layer": "descriptor", "width": 8}
+    with refused("timm's test_vit does not take feature.layer = 'descriptor'", "Correct feature.layer"):
+        open_backbone(make_card(model="test_vit", pretrained=False, feature=feature))
 
 
 def test_midas_in_windows_of_eight_is_another_network(publish):
