@@ -15,8 +15,8 @@ def test_a_missing_library_is_named_with_what_its_extra_needs(monkeypatch):
     with pytest.raises(UserError) as error:
         import_extra("transformers.models", "hf")
     line = str(error.value)
-    assert line.startswith("transformers is not installed. Run `pip install 'transformers>=")
-    assert "'diffusers>=" in line and "pytest" not in line and "timm" not in line
+    assert line.startswith("transformers is not installed. Run `pip install '")
+    assert "'transformers>=" in line and "'diffusers>=" in line and "pytest" not in line and "timm" not in line
 
 
 def test_what_a_library_lacks_itself_is_not_ours(monkeypatch):
