@@ -84,7 +84,7 @@ def _backbones(
     unnamed = [*cards.values(), *(twins if paradigm == "baseline" else [])]
     chosen = resolve_backbones(names, cards) if names else unnamed
     chosen = [card for card in chosen if paradigm in (None, card.paradigm)]
-    return [card for card in chosen if not weights_status(card).startswith("not here")] if here else chosen
+    return [card for card in chosen if weights_status(card).startswith(("here", "none needed"))] if here else chosen
 
 
 def _list_tasks(names: Sequence[str] | None, folders: Sequence[Path]) -> None:

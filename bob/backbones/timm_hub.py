@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import timm
+import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import HfHubHTTPError
 
@@ -51,7 +54,8 @@ def weights_status(weights: Weights) -> str:
     if config.hf_hub_id:
         found = _in_hub_cache(config.hf_hub_id)
         return f"here, {found}" if found else f"not here; downloaded from {config.hf_hub_id} when first used"
-    return f"downloaded from {config.url} when first used"
+    path = _in_torch_cache(config.url)
+    return f"here, {path}" if path.is_file() else f"not here; downloaded from {config.url} when first used"
 
 
 def _require_hub(name: str) -> None:
@@ -67,11 +71,19 @@ def _how_to_get(name: str) -> str:
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
         return f"timm publishes none for it: give a file, `--backbone timm:{name}@WEIGHTS`, or use '{name}.random'."
-    where = f"`hf download {config.hf_hub_id}`" if config.hf_hub_id else f"`curl -LO {config.url}`"
+    if config.hf_hub_id:
+        where, place = f"`hf download {config.hf_hub_id}`", "copy the cache folder ($HF_HOME)"
+    else:
+        where, place = f"`curl -LO {config.url}`", f"put it at {_in_torch_cache(config.url)}"
     return (
         f"On a machine with a network run {where} and copy the file here, then `--backbone timm:{name}@FILE`, "
-        "or copy the cache folder ($HF_HOME)."
+        f"or {place}."
     )
+
+
+def _in_torch_cache(url: str) -> Path:
+    """Where torch.hub keeps, or would keep, the file of a URL."""
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
 
 
 def _in_hub_cache(repository: str) -> str | None:

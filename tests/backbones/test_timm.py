@@ -378,3 +378,15 @@ def test_full_disk_and_bugs_are_not_taken_for_a_lack_of_network(make_card, monke
         monkeypatch.setattr("timm.create_model", lambda *_, problem=problem, **__: (_ for _ in ()).throw(problem))
         with pytest.raises(type(problem), match=r"space|mismatch"):
             open_backbone(make_card(model="test_resnet"))
+
+
+def test_weights_that_lie_at_a_plain_url(make_card, hub):
+    """timm's I-JEPA has no repository of its own on the hub."""
+    card = make_card(model="vit_huge_patch14_gap_224.in1k_ijepa")
+    url = timm.get_pretrained_cfg(card.weights.model).url
+    assert weights_status(card) == f"not here; downloaded from {url} when first used"
+    path = hub / "hub" / "checkpoints" / url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert weights_status(card) == f"here, {path}"
+    path.unlink()
