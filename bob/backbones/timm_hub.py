@@ -54,7 +54,7 @@ def weights_status(weights: Weights) -> str:
     if config.hf_hub_id:
         found = _in_hub_cache(config.hf_hub_id)
         return f"here, {found}" if found else f"not here; downloaded from {config.hf_hub_id} when first used"
-    path = _in_torch_cache(config.url)
+    path = _in_torch_cache(str(config.url))
     return f"here, {path}" if path.is_file() else f"not here; downloaded from {config.url} when first used"
 
 
@@ -71,13 +71,12 @@ def _how_to_get(name: str) -> str:
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
         return f"timm publishes none for it: give a file, `--backbone timm:{name}@WEIGHTS`, or use '{name}.random'."
-    if config.hf_hub_id:
-        where, place = f"`hf download {config.hf_hub_id}`", "copy the cache folder ($HF_HOME)"
-    else:
-        where, place = f"`curl -LO {config.url}`", f"put it at {_in_torch_cache(config.url)}"
+    if not config.hf_hub_id:
+        place = _in_torch_cache(str(config.url))
+        return f"On a machine with a network run `curl -LO {config.url}` and put the file here as {place}."
     return (
-        f"On a machine with a network run {where} and copy the file here, then `--backbone timm:{name}@FILE`, "
-        f"or {place}."
+        f"On a machine with a network run `hf download {config.hf_hub_id}` and copy the file here, then "
+        f"`--backbone timm:{name}@FILE`, or copy the cache folder ($HF_HOME)."
     )
 
 
