@@ -36,6 +36,16 @@ SHA256 = Field(default=None, pattern="^[0-9a-f]{64}$")
 Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(lambda s: (s, s) if isinstance(s, int) else s)]
 
 
+# Keys of [weights] that not every source reads -> those that do.
+_READ_BY: dict[str, tuple[Source, ...]] = {
+    "revision": ("open_clip", "transformers", "diffusers"),
+    "file": ("checkpoint", "open_clip"),
+    "sha256": ("checkpoint", "open_clip", "torchvision"),
+    **dict.fromkeys(("keys", "nest", "drop", "rename", "fixed", "absent"), ("checkpoint",)),
+    "options": ("timm", "open_clip", "torchvision", "transformers", "diffusers", "checkpoint", "custom"),
+}
+
+
 class _Table(BaseModel):
     """A TOML table: unknown keys are errors and nothing changes after reading."""
 
@@ -89,6 +99,13 @@ class Weights(_Table):
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"the source '{self.source}' needs '{key}'")
+        return self
+
+    @model_validator(mode="after")
+    def _says_nothing_in_vain(self) -> Self:
+        for key, sources in _READ_BY.items():
+            if getattr(self, key) != type(self).model_fields[key].default and self.source not in sources:
+                raise ValueError(f"the source '{self.source}' does not read '{key}'")
         return self
 
 

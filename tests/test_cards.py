@@ -13,6 +13,21 @@ def test_patterns_are_regular_expressions(key):
         Weights(source="checkpoint", model="m", file="f", **{key: wrong})
 
 
+@pytest.mark.parametrize(
+    ("source", "key", "value"),
+    [
+        ("timm", "revision", "main"),
+        ("timm", "rename", {"a": "b"}),
+        ("torchvision", "file", "w.pth"),
+        ("transformers", "sha256", "0" * 64),
+        ("pixels", "options", {"size": 8}),
+    ],
+)
+def test_what_a_source_does_not_read_is_refused(source, key, value):
+    with pytest.raises(ValidationError, match=f"'{source}' does not read '{key}'"):
+        Weights(source=source, model="m", **{key: value})
+
+
 def test_a_descriptor_needs_a_width():
     with pytest.raises(ValidationError, match="needs 'width'"):
         Feature(layer="descriptor")
@@ -26,10 +41,11 @@ def test_renaming_keeps_its_order():
 
 @pytest.mark.parametrize("source", ["timm", "open_clip", "torchvision", "transformers", "diffusers"])
 def test_a_twin_is_built_by_the_same_source(source):
-    weights = Weights(source=source, model="m", revision="r", options={"num_heads": 12}, install="pip install w")
+    revision = "r" if source in ("open_clip", "transformers", "diffusers") else ""
+    weights = Weights(source=source, model="m", revision=revision, options={"num_heads": 12}, install="pip install w")
     twin = BackboneCard(name="x", weights=weights).random_twin()
     assert twin.name == "x.random" and twin.weights.source == source
-    assert twin.weights.options == {"num_heads": 12} and twin.weights.revision == "r"
+    assert twin.weights.options == {"num_heads": 12} and twin.weights.revision == revision
     assert not twin.weights.pretrained and not twin.weights.install and not twin.has_random_twin
 
 

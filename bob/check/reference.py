@@ -42,7 +42,7 @@ def check_reference(subject: Subject, data_root: Path, advance: Advance = lambda
     card = subject.backbone.card
     reference = next((r for r in card.references if _is_top1(r)), None)
     if reference is None:
-        return Finding("reference", "skip", "the card holds no published top-1 on ImageNet-1k val")
+        return Finding("reference", "skip", _without_top1(card))
     published = f"published top-1 {reference.value:.1f} ({reference.source})"
     folder = data_root / FOLDER
     if not folder.is_dir():
@@ -53,6 +53,13 @@ def check_reference(subject: Subject, data_root: Path, advance: Advance = lambda
     images, classes = imagenet_val(folder)
     right = _classify(subject, classifier, images, advance)
     return _verdict(right, classes, reference)
+
+
+def _without_top1(card: BackboneCard) -> str:
+    if not card.references:
+        return "the card holds no published score"
+    published = ", ".join(f"{r.metric} {r.value:g} on {r.dataset}" for r in card.references)
+    return f"{published}: to reproduce that takes more than the checkpoint's own classifier on a few images"
 
 
 def find_classifier(backbone: Backbone) -> nn.Linear | None:

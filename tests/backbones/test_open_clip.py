@@ -400,7 +400,7 @@ def test_card_tells_the_truth(published):
     assert backbone.parameter_count() == card.parameters
     assert backbone.width() == card.feature.width
     assert card.feature.layer == "image_embedding" and "space shared with text" in card.description
-    assert card.paradigm == "vlm" and card.licence != "unknown" and card.pretraining_images
+    assert card.paradigm == "vlm" and card.licence != "unknown" and card.pretraining_data
     architecture, tag = card.weights.model.split("/")
     repository = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].rstrip("/")
     assert f"https://huggingface.co/{repository}" in card.facts

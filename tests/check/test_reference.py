@@ -8,6 +8,7 @@ from timm.data import ImageNetInfo
 
 from bob.backbones import checkpoint
 from bob.backbones import timm as timm_source
+from bob.cards import Reference
 from bob.check import reference as of
 from bob.check.base import natural_images
 from bob.check.reference import check_reference, find_classifier, imagenet_val
@@ -68,7 +69,11 @@ def test_without_data_it_says_what_is_missing(healthy, tmp_path):
 
 
 def test_without_number_or_classifier(altered, subject_of, root):
-    assert "holds no published" in check_reference(subject_of(altered("pixels")), root).detail
+    assert check_reference(subject_of(altered("pixels")), root).detail == "the card holds no published score"
+    probed = altered("mobilenetv2_trunk").model_copy(
+        update={"references": (Reference(dataset="D", metric="linear_top1", value=71.5, source="S"),)}
+    )
+    assert "linear_top1 71.5 on D: to reproduce" in check_reference(subject_of(probed), root).detail
     reference = altered("efficientnet_lite0").references
     trunk = altered("mobilenetv2_trunk").model_copy(update={"references": reference})
     assert "no linear classifier" in check_reference(subject_of(trunk), root).detail
