@@ -15,7 +15,7 @@ from bob.probes.prompts import DEFAULT_TEMPLATES, Template, fill
 _CLASSES_AT_ONCE = 16
 
 
-class TextTower(Protocol):
+class EncodesText(Protocol):
     """What maps N prompts to (N, D) in the space of the image features, not normalised."""
 
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -23,7 +23,7 @@ class TextTower(Protocol):
 
 
 def zero_shot_weights(
-    backbone: TextTower, classes: Sequence[str], templates: Sequence[Template] = DEFAULT_TEMPLATES
+    backbone: EncodesText, classes: Sequence[str], templates: Sequence[Template] = DEFAULT_TEMPLATES
 ) -> torch.Tensor:
     """Return one direction for each class, float32 (C, D) of length one, on the text tower's device.
 
@@ -74,7 +74,7 @@ def zero_shot_logits(
     return (logit_scale * cosine + logit_bias).cpu().double().numpy()
 
 
-def _directions(backbone: TextTower, classes: Sequence[str], templates: Sequence[Template]) -> torch.Tensor:
+def _directions(backbone: EncodesText, classes: Sequence[str], templates: Sequence[Template]) -> torch.Tensor:
     prompts = [fill(template, name) for name in classes for template in templates]
     embeddings = normalize(backbone.encode_text(prompts).float(), dim=-1)
     return normalize(embeddings.reshape(len(classes), len(templates), -1).mean(dim=1), dim=-1)
