@@ -56,7 +56,8 @@ def run(
         typer.Option("--task", "-t", help="Card, folder:PATH, torchvision:NAME; commas, globs and repeats work."),
     ],
     protocol: Annotated[
-        Optional[list[str]], typer.Option("--protocol", "-p", help="linear, knn; default: those of the task's card.")
+        Optional[list[str]],
+        typer.Option("--protocol", "-p", help="linear, knn, ridge; default: the task's own."),
     ] = None,
     seed: Annotated[Optional[list[int]], typer.Option("--seed", min=0, help="One run for each; repeatable.")] = None,
     results: Results = Path("results"),

@@ -12,6 +12,7 @@ from bob.adapters.base import Adapter, Features, Outcome, Protocol
 from bob.errors import UserError
 from bob.probes.knn import KNeighbors
 from bob.probes.logistic import LogisticRegression
+from bob.probes.ridge import RidgeClassifier
 from bob.results.metrics import METRICS
 from bob.results.predictions import Predictions
 
@@ -29,6 +30,13 @@ KNN = Protocol(
     probe=KNeighbors,
     grid=tuple({"k": k} for k in (1, 2, 5, 10, 20, 50, 100, 200)),
 )
+RIDGE = Protocol(
+    name="ridge",
+    version=1,
+    description="Ridge regression on standardised features, in closed form; L2 strength chosen on validation.",
+    probe=RidgeClassifier,
+    grid=tuple({"l2": 10.0 ** (exponent / 2)} for exponent in range(6, -14, -1)),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Choice:
 class Classification(Adapter):
     """Single-label classification by probes on stored features."""
 
-    protocols: ClassVar = {protocol.name: protocol for protocol in (LINEAR, KNN)}
+    protocols: ClassVar = {protocol.name: protocol for protocol in (LINEAR, KNN, RIDGE)}
 
     def run(self, protocol: Protocol, features: Features, seed: int) -> Outcome:
         """See `Adapter.run`. The test split is first touched after the choice."""

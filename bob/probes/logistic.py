@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bob.probes.base import Probe, check_features, check_training, to_tensor
+from bob.probes.principal import PrincipalFeatures
 
 _ROUND = 10  # iterations between two looks at how much the loss has fallen
 _MAGNIFY = 1e8  # torch's L-BFGS learns nothing from a step whose y^T s is below 1e-10, so the loss is scaled up
@@ -110,10 +111,9 @@ class LogisticRegression(Probe):
 class _Problem:
     """The training data, validated, standardised and turned to their principal directions.
 
-    The penalty does not change under rotation and the solution lies in the span of the images, so at most n directions
-    are needed. And along them it is known how the loss curves: by h v + l2, where v is the variance of the images and
-    h the curvature of the softmax. L-BFGS, told this, needs tens of iterations where it needs thousands on features
-    that are correlated.
+    Along these it is known how the loss curves: by h v + l2, where v is the variance of the images and h the curvature
+    of the softmax. L-BFGS, told this, needs tens of iterations where it needs thousands on features that are
+    correlated.
 
     Attributes:
         x: (n, r) in float64 (float32 on a device without it).
@@ -126,14 +126,10 @@ class _Problem:
         self, features: np.ndarray, labels: np.ndarray, n_classes: int, standardize: bool, device: str
     ) -> None:
         check_training(features, labels, n_classes)
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        x = to_tensor(features, device).to(dtype)
-        self.y = torch.as_tensor(labels, dtype=torch.long, device=x.device)
-        self.mean = x.mean(dim=0) if standardize else torch.zeros_like(x[0])
-        self.scale = _scale(x, self.mean) if standardize else torch.ones_like(x[0])
-        x = (x - self.mean) / self.scale
-        self.basis, self._variance = _principal_directions(x)
-        self.x = x @ self.basis
+        training = PrincipalFeatures.of(features, device, center=standardize, standardize=standardize)
+        self.x, self.basis, self._variance = training.x, training.basis, training.variance
+        self.mean, self.scale = training.mean, training.scale
+        self.y = torch.as_tensor(labels, dtype=torch.long, device=self.x.device)
         self._n_classes = n_classes
 
     def zero(self) -> torch.Tensor:
@@ -182,25 +178,6 @@ def _descend_in_units(problem: _Problem, theta: torch.Tensor, l2: float) -> Iter
         before, after = float(optimizer.step(closure)), float(closure())
         theta = measured.detach() * unit
         yield theta, before / _MAGNIFY, after / _MAGNIFY
-
-
-def _principal_directions(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Directions (D, r) in which x (n, D) varies, and the mean square (r,) of x along each."""
-    if len(x) < x.shape[1]:
-        _, root, rows = torch.linalg.svd(x, full_matrices=False)
-        square, directions = root.square(), rows.T
-    else:
-        square, directions = torch.linalg.eigh(x.T @ x)
-    varies = square > len(square) * torch.finfo(x.dtype).eps * square.max()
-    return directions[:, varies], square[varies] / len(x)
-
-
-def _scale(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of each feature; 1 for one that is constant up to rounding, as in StandardScaler."""
-    scale = x.std(dim=0, correction=0)
-    # Features come in float32, whatever they are computed in here.
-    rounding = 10 * torch.finfo(torch.float32).eps * mean.abs()
-    return torch.where(scale <= rounding, torch.ones_like(scale), scale)
 
 
 def loss_and_gradient(

@@ -114,7 +114,7 @@ class TestContract:
         assert adapter.protocol(protocol.name) is protocol
         with pytest.raises(UserError, match=f"Did you mean: {protocol.name}"):
             adapter.protocol(protocol.name + "x")
-        with pytest.raises(UserError, match="Use one of linear, knn"):
+        with pytest.raises(UserError, match="Use one of linear, knn, ridge"):
             adapter.protocol("zzz")
 
 

@@ -11,11 +11,13 @@ import pytest
 from bob.probes.base import Probe
 from bob.probes.knn import KNeighbors
 from bob.probes.logistic import LogisticRegression
+from bob.probes.ridge import RidgeClassifier
 
 CLASSES = 4
 GRIDS: dict[type[Probe], list[dict[str, Any]]] = {
     KNeighbors: [{"k": 1}, {"k": 20}, {"k": 7}, {"k": 7, "temperature": None}],
     LogisticRegression: [{"l2": 1e-3}, {"l2": 10.0}, {"l2": 1e-1}],
+    RidgeClassifier: [{"l2": 1e-4}, {"l2": 10.0}, {"l2": 1e-1}],
 }
 PROBES = [pytest.param(probe, point, id=f"{probe.__name__}-{point}") for probe in GRIDS for point in GRIDS[probe]]
 
@@ -151,7 +153,11 @@ def test_path_equals_separate_fits(kind: type[Probe]) -> None:
 @pytest.mark.parametrize(
     ("kind", "bad"),
     [(KNeighbors, {"k": 0}), (KNeighbors, {"k": 121}), (KNeighbors, {"k": 3, "temperature": 0.0})]
-    + [(LogisticRegression, {"l2": l2}) for l2 in (0.0, -1.0, float("nan"), float("inf"))],
+    + [
+        (kind, {"l2": l2})
+        for kind in (LogisticRegression, RidgeClassifier)
+        for l2 in (0.0, -1.0, float("nan"), float("inf"))
+    ],
 )
 def test_bad_hyperparameters_fail_in_fit_and_in_path(kind: type[Probe], bad: dict[str, Any]) -> None:
     x, y = _blobs()

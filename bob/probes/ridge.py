@@ -1,0 +1,137 @@
+"""Ridge classification in closed form: one decomposition of the features for every strength of the penalty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+
+from bob.probes.base import Probe, check_features, check_training, to_tensor
+from bob.probes.principal import PrincipalFeatures
+
+_LOG_TEMPERATURES = (math.log(1e-3), math.log(1e3))
+_LEAST_FREEDOM = 1e-9  # an image that determines its own fitted value says nothing about how others are predicted
+
+
+class RidgeClassifier(Probe):
+    """Least squares on targets of +1 for an image's class and -1 for the others, penalised by l2 * ||W||^2.
+
+    Minimises the mean squared error + l2 * ||W||^2, the bias not being penalised: the same decisions as scikit-learn's
+    `RidgeClassifier(alpha=l2 * n)` on the same n features. Its scores are no probabilities; a softmax of scores /
+    temperature makes them some, with the temperature at which the leave-one-out scores of the training images have the
+    lowest negative log-likelihood. Leaving one out costs nothing extra in a linear smoother.
+
+    Args:
+        l2: Strength of the penalty, relative to the mean error, so that it means the same for any n.
+        standardize: Whether to bring each feature to variance 1 over the training images first.
+        device: Where to compute.
+
+    Attributes:
+        weight_: (D, n_classes), on standardised features.
+        bias_: (n_classes,).
+        temperature_: Of the softmax.
+
+    Source: Hoerl and Kennard 1970; scikit-learn's RidgeClassifier for the targets; Allen 1974 (PRESS) for the
+        leave-one-out scores; Guo et al. 2017 (arXiv 1706.04599) for the temperature.
+    """
+
+    def __init__(self, l2: float = 1e-2, standardize: bool = True, device: str = "cpu") -> None:
+        self.l2 = l2
+        self.standardize = standardize
+        self.device = device
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, n_classes: int) -> Self:
+        """See `Probe.fit`."""
+        return self._solve(_Problem(features, labels, n_classes, self.standardize, self.device))
+
+    def decision_function(self, features: np.ndarray) -> np.ndarray:
+        """Scores float64 (n, n_classes) of features (n, D), about 1 for the class and -1 for the others."""
+        check_features(features, width=len(self.weight_))
+        x = (to_tensor(features, self.device).to(self.weight_.dtype) - self.mean_) / self.scale_
+        return (x @ self.weight_ + self.bias_).cpu().double().numpy()
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """See `Probe.predict_proba`."""
+        return torch.softmax(torch.from_numpy(self.decision_function(features)) / self.temperature_, dim=1).numpy()
+
+    @classmethod
+    def path(
+        cls,
+        grid: Iterable[dict[str, Any]],
+        features: np.ndarray,
+        labels: np.ndarray,
+        n_classes: int,
+        queries: np.ndarray,
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """See `Probe.path`; the features are decomposed once.
+
+        Raises:
+            ValueError: If the points differ in anything but `l2`.
+        """
+        points = list(grid)
+        if len({tuple(sorted((k, v) for k, v in point.items() if k != "l2")) for point in points}) > 1:
+            raise ValueError("Expected a grid whose points differ in `l2` alone.")
+        problem: _Problem | None = None
+        for point in points:
+            probe = cls(**point)
+            problem = problem or _Problem(features, labels, n_classes, probe.standardize, probe.device)
+            yield point, probe._solve(problem).predict_proba(queries)
+
+    def _solve(self, problem: _Problem) -> Self:
+        if not 0 < self.l2 < np.inf:
+            raise ValueError(f"Expected `l2` to be positive and finite, but got {self.l2}.")
+        self.mean_, self.scale_ = problem.training.mean, problem.training.scale
+        self.weight_ = problem.training.basis @ problem.weights(self.l2)
+        self.bias_ = problem.mean_target
+        self.temperature_ = problem.temperature(self.l2)
+        return self
+
+
+class _Problem:
+    """The training data, validated and decomposed.
+
+    With x (n, r) centred and x^T x = n diag(v), the weights are (x^T y / n) / (v + l2), and the fitted values
+    H y with H = 1 1^T / n + x diag(1 / (v + l2)) x^T / n.
+
+    Attributes:
+        training: The features along their principal directions.
+        mean_target: (n_classes,), what is predicted for the mean image.
+    """
+
+    def __init__(
+        self, features: np.ndarray, labels: np.ndarray, n_classes: int, standardize: bool, device: str
+    ) -> None:
+        check_training(features, labels, n_classes)
+        self.training = PrincipalFeatures.of(features, device, center=True, standardize=standardize)
+        x = self.training.x
+        self._labels = torch.as_tensor(labels, dtype=torch.long, device=x.device)
+        targets = torch.full((len(x), n_classes), -1.0, dtype=x.dtype, device=x.device)
+        targets[torch.arange(len(x), device=x.device), self._labels] = 1.0
+        self.mean_target = targets.mean(dim=0)
+        self._targets = targets
+        self._moments = x.T @ (targets - self.mean_target) / len(x)
+
+    def weights(self, l2: float) -> torch.Tensor:
+        """(r, n_classes), along the principal directions."""
+        return self._moments / (self.training.variance + l2)[:, None]
+
+    def leave_one_out(self, l2: float) -> torch.Tensor:
+        """Scores (n, n_classes) of each image by the classifier fitted to the others."""
+        x = self.training.x
+        fitted = x @ self.weights(l2) + self.mean_target
+        leverage = (1 + (x.square() / (self.training.variance + l2)).sum(dim=1)) / len(x)
+        freedom = (1 - leverage).clamp_min(_LEAST_FREEDOM)
+        return self._targets - (self._targets - fitted) / freedom[:, None]
+
+    def temperature(self, l2: float) -> float:
+        """The temperature at which the leave-one-out scores have the lowest mean negative log-likelihood."""
+        scores = self.leave_one_out(l2)
+
+        def loss(log_temperature: float) -> float:
+            return float(torch.nn.functional.cross_entropy(scores / math.exp(log_temperature), self._labels))
+
+        return math.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded").x)
