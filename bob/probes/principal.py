@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from bob.probes.base import to_tensor
+from bob.probes.base import check_features, to_tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,15 @@ class PrincipalFeatures:
         x = (x - mean) / scale
         basis, variance = _principal_directions(x)
         return cls(x @ basis, basis, variance, mean, scale)
+
+    def scaled(self, features: np.ndarray) -> torch.Tensor:
+        """Other features (m, D), shifted and scaled as these were: (m, D) on the same device.
+
+        Raises:
+            ValueError: If they are not finite, or have another width.
+        """
+        check_features(features, width=len(self.mean))
+        return (to_tensor(features, self.x.device).to(self.x.dtype) - self.mean) / self.scale
 
 
 def _principal_directions(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

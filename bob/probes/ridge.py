@@ -14,6 +14,7 @@ from bob.probes.base import Probe, check_features, check_training, to_tensor
 from bob.probes.principal import PrincipalFeatures
 
 _LOG_TEMPERATURES = (math.log(1e-3), math.log(1e3))
+_ENOUGH = 2048  # images for one number, the temperature; more would cost as much as the fit
 _LEAST_FREEDOM = 1e-9  # an image that determines its own fitted value says nothing about how others are predicted
 
 
@@ -50,13 +51,11 @@ class RidgeClassifier(Probe):
 
     def decision_function(self, features: np.ndarray) -> np.ndarray:
         """Scores float64 (n, n_classes) of features (n, D), about 1 for the class and -1 for the others."""
-        check_features(features, width=len(self.weight_))
-        x = (to_tensor(features, self.device).to(self.weight_.dtype) - self.mean_) / self.scale_
-        return (x @ self.weight_ + self.bias_).cpu().double().numpy()
+        return self._scores(features).cpu().double().numpy()
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """See `Probe.predict_proba`."""
-        return torch.softmax(torch.from_numpy(self.decision_function(features)) / self.temperature_, dim=1).numpy()
+        return self._probabilities(self._scores(features))
 
     @classmethod
     def path(
@@ -75,11 +74,20 @@ class RidgeClassifier(Probe):
         points = list(grid)
         if len({tuple(sorted((k, v) for k, v in point.items() if k != "l2")) for point in points}) > 1:
             raise ValueError("Expected a grid whose points differ in `l2` alone.")
-        problem: _Problem | None = None
-        for point in points:
-            probe = cls(**point)
-            problem = problem or _Problem(features, labels, n_classes, probe.standardize, probe.device)
-            yield point, probe._solve(problem).predict_proba(queries)
+        probes = [cls(**point) for point in points]
+        problem = _Problem(features, labels, n_classes, probes[0].standardize, probes[0].device)
+        turned = problem.training.scaled(queries) @ problem.training.basis
+        for point, probe in zip(points, probes, strict=True):
+            probe._solve(problem)
+            yield point, probe._probabilities(turned @ problem.weights(probe.l2) + probe.bias_)
+
+    def _scores(self, features: np.ndarray) -> torch.Tensor:
+        check_features(features, width=len(self.weight_))
+        x = (to_tensor(features, self.device).to(self.weight_.dtype) - self.mean_) / self.scale_
+        return x @ self.weight_ + self.bias_
+
+    def _probabilities(self, scores: torch.Tensor) -> np.ndarray:
+        return torch.softmax(scores.cpu().double() / self.temperature_, dim=1).numpy()
 
     def _solve(self, problem: _Problem) -> Self:
         if not 0 < self.l2 < np.inf:
@@ -119,19 +127,20 @@ class _Problem:
         """(r, n_classes), along the principal directions."""
         return self._moments / (self.training.variance + l2)[:, None]
 
-    def leave_one_out(self, l2: float) -> torch.Tensor:
-        """Scores (n, n_classes) of each image by the classifier fitted to the others."""
-        x = self.training.x
+    def leave_one_out(self, l2: float, every: int = 1) -> torch.Tensor:
+        """Scores (n / every, n_classes) of each image by the classifier fitted to the others; `every` 2 skips half."""
+        x, targets = self.training.x[::every], self._targets[::every]
         fitted = x @ self.weights(l2) + self.mean_target
-        leverage = (1 + (x.square() / (self.training.variance + l2)).sum(dim=1)) / len(x)
+        leverage = (1 + (x.square() / (self.training.variance + l2)).sum(dim=1)) / len(self._targets)
         freedom = (1 - leverage).clamp_min(_LEAST_FREEDOM)
-        return self._targets - (self._targets - fitted) / freedom[:, None]
+        return targets - (targets - fitted) / freedom[:, None]
 
     def temperature(self, l2: float) -> float:
         """The temperature at which the leave-one-out scores have the lowest mean negative log-likelihood."""
-        scores = self.leave_one_out(l2)
+        every = math.ceil(len(self._labels) / _ENOUGH)
+        scores, labels = self.leave_one_out(l2, every), self._labels[::every]
 
         def loss(log_temperature: float) -> float:
-            return float(torch.nn.functional.cross_entropy(scores / math.exp(log_temperature), self._labels))
+            return float(torch.nn.functional.cross_entropy(scores / math.exp(log_temperature), labels))
 
-        return math.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded").x)
+        return math.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-3}).x)
