@@ -66,6 +66,11 @@ def cached(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", host, *folders)
 
 
+def torch_hub_file(url: str) -> Path:
+    """Where torch.hub itself, and so timm and torchvision, keeps the file of a URL: by its name alone."""
+    return Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(url).path).name)
+
+
 def fetch(url: str, sha256: str | None = None) -> Path:
     """Return the cached file of a URL, after downloading it if it is not there.
 

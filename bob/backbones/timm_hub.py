@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import timm
-import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import HfHubHTTPError
 
+from bob.backbones.download import torch_hub_file
 from bob.cards import Weights
 from bob.errors import UserError, first_line
 
@@ -54,7 +52,7 @@ def weights_status(weights: Weights) -> str:
     if config.hf_hub_id:
         found = _in_hub_cache(config.hf_hub_id)
         return f"here, {found}" if found else f"not here; downloaded from {config.hf_hub_id} when first used"
-    path = _in_torch_cache(str(config.url))
+    path = torch_hub_file(str(config.url))
     return f"here, {path}" if path.is_file() else f"not here; downloaded from {config.url} when first used"
 
 
@@ -72,17 +70,12 @@ def _how_to_get(name: str) -> str:
     if config is None or not (config.hf_hub_id or config.url):
         return f"timm publishes none for it: give a file, `--backbone timm:{name}@WEIGHTS`, or use '{name}.random'."
     if not config.hf_hub_id:
-        place = _in_torch_cache(str(config.url))
+        place = torch_hub_file(str(config.url))
         return f"On a machine with a network run `curl -LO {config.url}` and put the file here as {place}."
     return (
         f"On a machine with a network run `hf download {config.hf_hub_id}` and copy the file here, then "
         f"`--backbone timm:{name}@FILE`, or copy the cache folder ($HF_HOME)."
     )
-
-
-def _in_torch_cache(url: str) -> Path:
-    """Where torch.hub keeps, or would keep, the file of a URL."""
-    return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
 
 
 def _in_hub_cache(repository: str) -> str | None:

@@ -9,9 +9,8 @@ import math
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 import torchvision
@@ -24,6 +23,7 @@ from torchvision.transforms.v2 import InterpolationMode
 
 from bob.backbones.base import Backbone
 from bob.backbones.checkpoint import read_tensors
+from bob.backbones.download import torch_hub_file
 from bob.backbones.hooks import HookedBackbone
 from bob.backbones.preprocess import Preprocess
 from bob.cards import BackboneCard, Weights
@@ -91,7 +91,7 @@ def card_for(spec: str) -> BackboneCard:
 def weights_status(weights: Weights) -> str:
     """Say in words whether the weights are in torch.hub's cache, and if not how they get here."""
     entry = _entry(weights.model)
-    path = _cached(entry)
+    path = torch_hub_file(entry.url)
     return f"here, {path}" if path.is_file() else f"not here; downloaded from {entry.url} when first used"
 
 
@@ -245,14 +245,9 @@ def _load(model: nn.Module, entry: WeightsEnum, card: BackboneCard) -> None:
         ) from error
 
 
-def _cached(entry: WeightsEnum) -> Path:
-    """Where torchvision itself keeps the file: $TORCH_HOME/hub/checkpoints/FILE."""
-    return Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(entry.url).path).name)
-
-
 def _located(entry: WeightsEnum, sha256: str | None) -> Path:
     """The cached file, downloaded if need be, with the card's checksum or the one that torchvision's names begin."""
-    path = _cached(entry)
+    path = torch_hub_file(entry.url)
     named = torch.hub.HASH_REGEX.search(path.name)
     expected = sha256 or (named[1] if named else "")
     if not path.is_file():

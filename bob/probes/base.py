@@ -64,6 +64,16 @@ def check_training(features: np.ndarray, labels: np.ndarray, n_classes: int) -> 
         raise ValueError(f"Expected at least two classes, but all labels are {labels.min()}.")
 
 
+def check_grid(points: Iterable[dict[str, Any]], varying: str) -> None:
+    """Fail unless the points of a grid differ in one hyperparameter alone, so that they can share their work.
+
+    Raises:
+        ValueError: If they differ in another.
+    """
+    if len({tuple(sorted((k, v) for k, v in point.items() if k != varying)) for point in points}) > 1:
+        raise ValueError(f"Expected a grid whose points differ in `{varying}` alone.")
+
+
 def check_features(features: np.ndarray, width: int | None = None) -> None:
     """Fail unless features are (n, D) and finite, D being `width` if that is given.
 

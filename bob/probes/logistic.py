@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from bob.probes.base import Probe, check_features, check_training, to_tensor
+from bob.probes.base import Probe, check_features, check_grid, check_training, to_tensor
 from bob.probes.principal import PrincipalFeatures
 
 _ROUND = 10  # iterations between two looks at how much the loss has fallen
@@ -82,8 +82,7 @@ class LogisticRegression(Probe):
             ValueError: If the points differ in anything but `l2`.
         """
         points = sorted(grid, key=lambda point: -point["l2"])
-        if len({tuple(sorted((k, v) for k, v in point.items() if k != "l2")) for point in points}) > 1:
-            raise ValueError("Expected a grid whose points differ in `l2` alone.")
+        check_grid(points, "l2")
         start: torch.Tensor | None = None
         problem: _Problem | None = None
         for point in points:

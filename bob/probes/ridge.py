@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from bob.probes.base import Probe, check_features, check_training, to_tensor
+from bob.probes.base import Probe, check_features, check_grid, check_training, to_tensor
 from bob.probes.principal import PrincipalFeatures
 
 _LOG_TEMPERATURES = (math.log(1e-3), math.log(1e3))
@@ -72,8 +72,7 @@ class RidgeClassifier(Probe):
             ValueError: If the points differ in anything but `l2`.
         """
         points = list(grid)
-        if len({tuple(sorted((k, v) for k, v in point.items() if k != "l2")) for point in points}) > 1:
-            raise ValueError("Expected a grid whose points differ in `l2` alone.")
+        check_grid(points, "l2")
         probes = [cls(**point) for point in points]
         problem = _Problem(features, labels, n_classes, probes[0].standardize, probes[0].device)
         turned = problem.training.scaled(queries) @ problem.training.basis
