@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from bob.backbones.preprocess import Preprocess
 from bob.cards import BackboneCard
-from bob.errors import UserError
+from bob.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,28 @@ def hash_tensors(named: Iterable[tuple[str, torch.Tensor]]) -> str:
         # Viewed as bytes because NumPy has no bfloat16.
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def as_mistake_on(
+    card: BackboneCard, library: str, asked: Mapping[str, object], spared: Callable[[Exception], bool] = lambda _: False
+) -> Iterator[None]:
+    """Blame the card's keys, those of `asked` that say something, for what a library refuses in the block.
+
+    Errors that are `spared` go on as they are, and if the card asks for nothing all do: then it is a bug.
+
+    Raises:
+        UserError: Naming the keys and their values.
+    """
+    asked = {key: value for key, value in asked.items() if value}
+    try:
+        yield
+    except Exception as error:
+        if not asked or isinstance(error, UserError) or spared(error):
+            raise
+        values = " and ".join(f"{key} = {value!r}" for key, value in asked.items())
+        problem = f"{library}'s {card.weights.model} does not take {values} ({first_line(error)})."
+        raise UserError(problem, f"Correct {' or '.join(asked)} on the card.") from error
 
 
 def _describe(output: object) -> str:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-from bob.backbones.base import Backbone, LayerOutput
+from bob.backbones.base import Backbone, LayerOutput, as_mistake_on
 from bob.backbones.descriptor import add_descriptor
 from bob.backbones.preprocess import Preprocess
 from bob.backbones.timm_hub import download_of, is_about_download, weights_status
 from bob.cards import BackboneCard, Weights
-from bob.errors import UserError, did_you_mean, first_line
+from bob.errors import UserError, did_you_mean
 
 __all__ = ["TimmBackbone", "card_for", "create", "is_timm_name", "load_timm", "timm_names", "weights_status", "wrap"]
 
@@ -199,21 +199,9 @@ def _resampled_size(card: BackboneCard) -> tuple[int, int] | None:
     return card.preprocess.size if config and config.fixed_input_size else None
 
 
-@contextlib.contextmanager
-def _as_mistake_on(card: BackboneCard, asked: Mapping[str, object]) -> Iterator[None]:
-    """Blame the card's keys (those that say something) for what timm refuses in the block.
-
-    Not for the download and the disk, nor, if the card asks for nothing, for a bug.
-    """
-    asked = {key: value for key, value in asked.items() if value}
-    try:
-        yield
-    except Exception as error:
-        if not asked or isinstance(error, (UserError, OSError)) or is_about_download(error):
-            raise
-        values = " and ".join(f"{key} = {value!r}" for key, value in asked.items())
-        problem = f"timm's {card.weights.model} does not take {values} ({first_line(error)})."
-        raise UserError(problem, f"Correct {' or '.join(asked)} on the card.") from error
+def _as_mistake_on(card: BackboneCard, asked: Mapping[str, object]) -> contextlib.AbstractContextManager[None]:
+    """See `as_mistake_on`; the download and the disk are not the card's mistake."""
+    return as_mistake_on(card, "timm", asked, lambda error: isinstance(error, OSError) or is_about_download(error))
 
 
 def wrap(card: BackboneCard, model: Any) -> Backbone:

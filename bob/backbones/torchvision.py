@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torchvision.models import WeightsEnum, get_model_builder, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms.v2 import InterpolationMode
 
-from bob.backbones.base import Backbone
+from bob.backbones.base import Backbone, as_mistake_on
 from bob.backbones.checkpoint import read_tensors
 from bob.backbones.download import torch_hub_file
 from bob.backbones.hooks import HookedBackbone
@@ -72,7 +72,7 @@ def load_torchvision(card: BackboneCard) -> Backbone:
     _cut_classifier(model)
     backbone = HookedBackbone(card, model, preprocess, code={"torchvision": torchvision.__version__})
     if size := card.preprocess.size:
-        with _as_mistake_on(card, {"preprocess.size": size}):
+        with as_mistake_on(card, "torchvision", {"preprocess.size": size}):
             backbone.width()  # some models find out in their forward pass only
     return backbone
 
@@ -167,7 +167,7 @@ def _build(card: BackboneCard, size: tuple[int, int]) -> nn.Module:
             raise UserError(f"Backbone '{card.name}': '{key}' has no place in weights.options.", _NO_OPTIONS[key])
     arguments = _arguments(card, name, size) | dict(card.weights.options)
     asked = {"weights.options": card.weights.options, "preprocess.size": card.preprocess.size}
-    with _as_mistake_on(card, asked):
+    with as_mistake_on(card, "torchvision", asked):
         if torch.get_default_device().type == "meta":
             with _meta_parameters():
                 return get_model_builder(name)(**arguments).to("meta")
@@ -206,20 +206,6 @@ def _cut_classifier(model: nn.Module) -> None:
     name = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1]
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
-
-
-@contextlib.contextmanager
-def _as_mistake_on(card: BackboneCard, asked: Mapping[str, object]) -> Iterator[None]:
-    """Blame the card's keys, if they say something, for what torchvision refuses in the block."""
-    asked = {key: value for key, value in asked.items() if value}
-    try:
-        yield
-    except Exception as error:
-        if not asked or isinstance(error, UserError):
-            raise
-        values = " and ".join(f"{key} = {value!r}" for key, value in asked.items())
-        problem = f"torchvision's {card.weights.model} does not take {values} ({first_line(error)})."
-        raise UserError(problem, f"Correct {' or '.join(asked)} on the card.") from error
 
 
 # The weights.
