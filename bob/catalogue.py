@@ -34,7 +34,9 @@ def load_task_cards(extra: Sequence[Path] = ()) -> dict[str, TaskCard]:
 
 
 def resolve_tasks(specs: Iterable[str], cards: Mapping[str, TaskCard]) -> list[TaskCard]:
-    """Return the task cards meant by names, globs, `folder:PATH` and `torchvision:NAME`, in order, without repeats.
+    """Return the task cards meant by names, globs and sources such as `folder:PATH`, in order, without repeats.
+
+    Sources that need no card are `folder:PATH`, `torchvision:NAME`, `hf:REPOSITORY` and `wilds:NAME`.
 
     Raises:
         UserError: If a name is unknown; suggests close ones.
@@ -85,7 +87,7 @@ def _resolve_task(name: str, cards: Mapping[str, TaskCard]) -> TaskCard:
     if kind == "folder" and what:
         # The whole path, so that two folders of one name are two tasks.
         source = f"folder:{Path(os.path.expanduser(what)).absolute()}"
-    elif kind == "torchvision" and what:
+    elif kind in ("torchvision", "hf", "wilds") and what:
         source = name
     else:
         hint = did_you_mean(name, cards) or "See `bob list tasks`."

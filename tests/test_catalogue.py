@@ -248,8 +248,9 @@ def test_task_of_a_folder_with_an_odd_name():
 
 
 def test_task_of_torchvision():
-    (task,) = resolve_tasks(["torchvision:CIFAR10"], {})
-    assert task.name == task.data.source == "torchvision:CIFAR10"
+    for source in ("torchvision:CIFAR10", "hf:OWNER/NAME", "wilds:camelyon17"):
+        (task,) = resolve_tasks([source], {})
+        assert task.name == task.data.source == source
 
 
 @pytest.mark.parametrize(
@@ -261,6 +262,7 @@ def test_task_of_torchvision():
         ("", "`bob list tasks`"),
         ("folder:", "folder:PATH"),
         ("torchvision:", "`bob list tasks`"),
+        ("hf:", "`bob list tasks`"),
         ("folders:images", "folder:PATH"),
     ],
 )

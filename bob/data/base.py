@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,12 +15,20 @@ class ImageSet(ABC):
     """A fixed, ordered list of labelled images, each read on demand.
 
     Attributes:
-        labels: (N,) int64, the class of each image.
+        labels: (N,) int64, the class of each image; or (N, L) int64 where an image may have several of L labels:
+            1 present, 0 absent, -1 unknown (left out of loss and metrics).
         names: N strings that tell a person which image it is: a path relative to the root, or `pool/index`.
+        groups: (N,) int64, the group of each image, for the accuracy of the worst group; None where there are none.
+        group_names: Names of all groups; group i is `group_names[i]`.
+        subjects: (N,) int64, whom or what each image shows, such as a patient: a cut leaves all images of a subject
+            on one side; None where every image stands for itself.
     """
 
     labels: np.ndarray
     names: Sequence[str]
+    groups: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
+    subjects: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,8 +60,13 @@ class Split:
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) int64, the class of each image of the split."""
+        """(n,) or (n, L) int64, the labels of the split's images as `ImageSet.labels` has them."""
         return self.images.labels[self.indices]
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """(n,) int64, the group of each image of the split, or None."""
+        return None if self.images.groups is None else self.images.groups[self.indices]
 
     @property
     def names(self) -> list[str]:
@@ -61,10 +74,19 @@ class Split:
         return [self.images.names[i] for i in self.indices]
 
     def checksum(self) -> str:
-        """SHA-256 (hex) of positions and labels, so that a record tells exactly which images were used."""
+        """SHA-256 (hex) of positions and labels, so that a record tells exactly which images were used.
+
+        Groups do not count, since most protocols do not see them: `groups_checksum` is theirs.
+        """
         digest = hashlib.sha256(np.ascontiguousarray(self.indices, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         return digest.hexdigest()
+
+    def groups_checksum(self) -> str | None:
+        """SHA-256 (hex) of the groups, or None where there are none."""
+        if self.groups is None:
+            return None
+        return hashlib.sha256(np.ascontiguousarray(self.groups, dtype="<i8").tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -76,16 +98,45 @@ class Dataset:
 
     Attributes:
         source: What was asked for, e.g. `shapes` or `folder:/photos`.
-        classes: Class names; label i is `classes[i]`.
+        classes: Class names; label i (or column i of the labels) is `classes[i]`.
         splits: `train`, `val` and `test`.
         facts: What a record should say about where the splits came from.
+        groups: Names of the groups; all splits have groups or none has.
     """
 
     source: str
     classes: tuple[str, ...]
     splits: dict[str, Split]
     facts: dict[str, str | int | float] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.splits["train"].images.labels.ndim == 2
 
     def image_sets(self) -> list[ImageSet]:
         """The distinct image sets behind the splits, in a fixed order."""
         return list({id(s.images): s.images for s in self.splits.values()}.values())
+
+    def class_counts(self) -> dict[str, np.ndarray]:
+        """For each split (C,) int64: images of each class, or with each label present."""
+        return {name: counts(split.labels, len(self.classes)) for name, split in self.splits.items()}
+
+    def sealed(self, split: str = "test") -> Dataset:
+        """Return the same data set without the labels and groups of one split.
+
+        Its indices, names, images and length stay. Other splits keep their labels; where they share the split's image
+        set they get a view of it in which the positions of the sealed images hold `SEALED`, which is no label.
+
+        Raises:
+            RuntimeError: On reading `labels` or `groups` of the sealed split or of its images.
+        """
+        from bob.data.sealed import seal
+
+        return replace(self, splits=seal(self.splits, split))
+
+
+def counts(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return (classes,) int64: images of each class for labels (n,), or with each label present for (n, L)."""
+    return np.bincount(labels, minlength=classes) if labels.ndim == 1 else (labels == 1).sum(axis=0)

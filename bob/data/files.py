@@ -31,13 +31,24 @@ class FileImages(ImageSet):
     Args:
         root: The folder.
         paths: N paths relative to it, with forward slashes; they are the images' names.
-        labels: (N,) int64.
+        labels: (N,) or (N, L) int64, as `ImageSet` has them.
+        groups: (N,) int64, if there are groups.
+        group_names: Their names.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], labels: np.ndarray) -> None:
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        labels: np.ndarray,
+        groups: np.ndarray | None = None,
+        group_names: Sequence[str] = (),
+    ) -> None:
         self.root = root
         self.names = list(paths)
         self.labels = np.asarray(labels, dtype=np.int64)
+        self.groups = None if groups is None else np.asarray(groups, dtype=np.int64)
+        self.group_names = tuple(group_names)
         self._fingerprint: str | None = None
 
     def read(self, index: int) -> torch.Tensor:
@@ -52,7 +63,7 @@ class FileImages(ImageSet):
     def fingerprint(self) -> str:
         """See `ImageSet.fingerprint`; a file whose size and times did not change is not read again."""
         if self._fingerprint is None:
-            digest = hashlib.sha256("\n".join(_content_hashes(self.root, self.names)).encode())
+            digest = hashlib.sha256("\n".join(content_hashes(self.root, self.names)).encode())
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
@@ -92,8 +103,12 @@ def _what_is_wrong(error: BaseException) -> str:
     return "it has 32-bit pixels" if "32-bit pixels" in str(error) else "it is truncated or not an image"
 
 
-def _content_hashes(root: Path, names: Sequence[str]) -> list[str]:
-    """SHA-256 of each file, remembered by path, size and times under `places.home()`."""
+def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
+    """Return the SHA-256 (hex) of each file below `root`, remembered by path, size and times under `places.home()`.
+
+    Raises:
+        UserError: If a file cannot be read; names it.
+    """
     known = _HashTable(root)
     with ThreadPoolExecutor(granted_cores()) as pool:
         hashes = list(pool.map(known.sha256, names))

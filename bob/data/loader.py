@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,12 +53,33 @@ def load_batches(
     Raises:
         UserError: On the first image that cannot be read, naming it; if a worker process dies.
     """
+    return make_batches(batches, _Cropped(images, crop), workers, pin_memory)
+
+
+def make_batches(
+    batches: Sequence[Sequence[int]],
+    make: Callable[[int], torch.Tensor],
+    workers: int | None = None,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Yield the batches in the order given, each of its images as `make` gives it.
+
+    Args:
+        batches: Positions of each batch's images.
+        make: Position -> uint8 (3, h, w), the same h and w for all; runs in the worker.
+        workers: See `load_batches`.
+        pin_memory: See `load_batches`.
+
+    Raises:
+        UserError: The first that `make` raises, as it is; if a worker process dies.
+    """
     workers = granted_cores() if workers is None else workers
     loader = DataLoader(
-        _Batches(images, batches, crop),
+        _Batches(batches, make),
         batch_size=None,
         num_workers=min(workers, len(batches)),
         pin_memory=pin_memory,
+        generator=torch.Generator(),  # without one it takes a number from torch's global generator
     )
     try:
         for item in loader:
@@ -74,24 +96,36 @@ def load_batches(
         ) from error
 
 
+@dataclass(frozen=True)
+class _Cropped:
+    """Reads an image and crops it."""
+
+    images: ImageSet
+    crop: Callable[[torch.Tensor], torch.Tensor]
+
+    def __call__(self, index: int) -> torch.Tensor:
+        return self.crop(self.images.read(index))
+
+
 class _Batches(TorchDataset):
     """Item i is the whole batch i, so that a batch crosses the process boundary as one block of memory."""
 
-    def __init__(
-        self, images: ImageSet, batches: Sequence[Sequence[int]], crop: Callable[[torch.Tensor], torch.Tensor]
-    ) -> None:
-        self._images, self._batches, self._crop = images, batches, crop
+    def __init__(self, batches: Sequence[Sequence[int]], make: Callable[[int], torch.Tensor]) -> None:
+        self._batches, self._make = batches, make
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, number: int) -> tuple[int, torch.Tensor] | UserError:
         try:
-            crops = [self._crop(self._images.read(index)) for index in self._batches[number]]
+            crops = [self._make(index) for index in self._batches[number]]
         except UserError as error:
             return error
-        batch = torch.empty(len(crops), *crops[0].shape, dtype=torch.uint8, memory_format=torch.channels_last)
-        return number, torch.stack(crops, out=batch)
+        several = crops[0].shape[:-3]  # crops of one image, if it has more than one
+        rows = len(crops) * math.prod(several)
+        batch = torch.empty(rows, *crops[0].shape[-3:], dtype=torch.uint8, memory_format=torch.channels_last)
+        torch.cat([crop.reshape(-1, *crop.shape[-3:]) for crop in crops], out=batch)
+        return number, batch.unflatten(0, (len(crops), *several)) if several else batch
 
 
 def _cgroup_quota() -> float | None:

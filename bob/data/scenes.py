@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from bob.data import silhouettes
+from bob.data.layout import Layout, Space, draw_layout
 from bob.data.rendered import Recipe, check_seed, content_hash, ensure_rendered, open_array, open_table, rows_of
 from bob.data.silhouettes import CLASSES
 
@@ -31,9 +32,7 @@ MIN_VISIBLE_AREA = 40
 """... and at least this many pixels."""
 
 _OBJECTS = (2, 6)
-_SCALES = (0.13 * HEIGHT, 0.28 * HEIGHT)
-_CENTRES = (0.05, 0.95)
-_LAYOUTS = 1000
+_SPACE = Space(HEIGHT, WIDTH, (0.13 * HEIGHT, 0.28 * HEIGHT), (0.05, 0.95), MIN_VISIBLE_FRACTION, MIN_VISIBLE_AREA)
 # Keeps the stream of random numbers apart from that of `shapes` with the same seed, split and index.
 _STREAM = 1
 
@@ -130,23 +129,6 @@ class Drawing:
     rows: list[dict[str, object]]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    labels: list[int]
-    poses: list[silhouettes.Pose]
-    alphas: list[np.ndarray]
-    instances: np.ndarray
-
-    def areas(self, instance: int) -> tuple[int, int]:
-        """Return the visible and the full area of an object, in pixels."""
-        return int((self.instances == instance).sum()), int((self.alphas[instance - 1] >= 0.5).sum())
-
-    def shows_all(self) -> bool:
-        """Tell whether enough of every object is visible."""
-        areas = [self.areas(k) for k in range(1, len(self.labels) + 1)]
-        return all(seen >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_FRACTION * full) for seen, full in areas)
-
-
 def draw(seed: int, split: str, index: int) -> Drawing:
     """Draw scene `index` of a split, the same whether or not any other is drawn."""
     rng = np.random.default_rng([VERSION, seed, list(SPLITS).index(split), index, _STREAM])
@@ -167,30 +149,14 @@ def draw(seed: int, split: str, index: int) -> Drawing:
     return Drawing(image, layout.instances, rows)
 
 
-def _draw_layout(rng: np.random.Generator) -> _Layout:
+def _draw_layout(rng: np.random.Generator) -> Layout:
     # Number and classes are drawn once: were they drawn again too, crowded scenes and small silhouettes would be rarer.
     count = int(rng.integers(_OBJECTS[0], _OBJECTS[1] + 1))
     labels = [int(label) for label in rng.integers(len(CLASSES), size=count)]
-    for _ in range(_LAYOUTS):
-        poses = [silhouettes.draw_pose(rng, HEIGHT, WIDTH, _SCALES, _CENTRES) for _ in labels]
-        alphas = [
-            silhouettes.coverage(pose.place(CLASSES[label]), HEIGHT, WIDTH)
-            for label, pose in zip(labels, poses, strict=True)
-        ]
-        layout = _Layout(labels, poses, alphas, _instance_map(alphas))
-        if layout.shows_all():
-            return layout
-    raise RuntimeError(f"No layout of {count} objects shows all of them after {_LAYOUTS} draws.")
+    return draw_layout(rng, labels, _SPACE)
 
 
-def _instance_map(alphas: list[np.ndarray]) -> np.ndarray:
-    instances = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-    for k, alpha in enumerate(alphas, start=1):
-        instances[alpha >= 0.5] = k
-    return instances
-
-
-def _object_row(layout: _Layout, instance: int, image: np.ndarray) -> dict[str, object]:
+def _object_row(layout: Layout, instance: int, image: np.ndarray) -> dict[str, object]:
     label, visible = layout.labels[instance - 1], layout.instances == instance
     seen, full = layout.areas(instance)
     return {

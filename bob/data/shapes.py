@@ -14,7 +14,7 @@ import torch
 from bob.data import silhouettes
 from bob.data.base import Dataset, ImageSet, Split
 from bob.data.rendered import Recipe, check_seed, content_hash, ensure_rendered, open_array, open_table, rows_of
-from bob.data.silhouettes import CLASSES
+from bob.data.silhouettes import CLASSES, PHOTOS
 
 VERSION = 1
 """Raised whenever the same seed would give other images or factors."""
@@ -35,6 +35,7 @@ class ShapesImages(ImageSet):
     """The images of one split of a rendered `shapes`, memory-mapped; what is pickled is only where they lie.
 
     Attributes:
+        groups: (n,) int64, the photograph behind: 0 `china`, 1 `flower`.
         masks: (n, 96, 96) uint8, 1 on the silhouette and 0 elsewhere.
         boxes: (n, 4) int64, the masks' extents (x0, y0, x1, y1) in pixels, ends exclusive.
         factors: n rows, the factors that made each image; `bob.data.silhouettes` says what they mean.
@@ -50,6 +51,9 @@ class ShapesImages(ImageSet):
         rows, table = rows_of(SPLITS, split), open_table(folder, split)
         self.masks = open_array(folder, "masks", rows)
         self.labels = table["label"].to_numpy(np.int64)
+        # Background and class are drawn independently, so a worst group far below the mean tells of the backbone.
+        self.groups = table["background_photo"].map({name: n for n, name in enumerate(PHOTOS)}).to_numpy(np.int64)
+        self.group_names = PHOTOS
         self.names: Sequence[str] = [f"shapes/{split}/{index:05d}" for index in table["index"]]
         self.boxes = table[_BOX].to_numpy(np.int64)
         self.factors = table.drop(columns=_NOT_FACTORS)
@@ -86,7 +90,7 @@ def load_shapes(seed: int = 0) -> Dataset:
     seed = check_seed(seed)
     folder = ensure_rendered(Recipe("shapes", VERSION, seed, ("images", "masks"), partial(_render_all, seed)))
     splits = {name: Split(ShapesImages(folder, name), np.arange(count)) for name, count in SPLITS.items()}
-    return Dataset("shapes", CLASSES, splits, {"splits": "generated", "seed": seed, "version": VERSION})
+    return Dataset("shapes", CLASSES, splits, {"splits": "generated", "seed": seed, "version": VERSION}, PHOTOS)
 
 
 @dataclass(frozen=True)

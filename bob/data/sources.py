@@ -2,97 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from bob import places
-from bob.cards import DataSpec
-from bob.data.base import Dataset, ImageSet, Split
-from bob.data.splits import stratified_cut
+from bob.cards import GENERATED, DataSpec, TaskCard
+from bob.data.base import Dataset, ImageSet
+from bob.data.partition import partition, require_learnable
 from bob.errors import UserError, did_you_mean
 
-BUILT_IN = ("shapes", "orl_faces")
-PREFIXES = ("folder:", "torchvision:")
+BUILT_IN = (*GENERATED, "orl_faces")
+PREFIXES = ("folder:", "torchvision:", "hf:", "wilds:", "chexpert:")
 
 
-def load_dataset(spec: DataSpec, data_root: Path | None = None) -> Dataset:
+def load_task(card: TaskCard, data_root: Path | None = None, check: bool = True) -> Dataset:
+    """Open the data set of a task: `load_dataset`, with one label an image or several as its adapter wants it, and with
+    the card's `class_names` as classes.
+
+    Raises:
+        UserError: As `load_dataset`; if there are more or fewer names than classes.
+    """
+    dataset = load_dataset(card.data, data_root, multilabel=card.adapter == "multilabel", check=check)
+    names = _imagenet_names() if card.class_names == "imagenet" else tuple(card.class_names)
+    if not names:
+        return dataset
+    if len(names) != len(dataset.classes):
+        raise UserError(
+            f"The task '{card.name}' has {len(names)} class_names, but {card.data.source} has "
+            f"{len(dataset.classes)} classes.",
+            "Correct class_names on the task card.",
+        )
+    return replace(dataset, classes=names)
+
+
+def load_dataset(
+    spec: DataSpec, data_root: Path | None = None, multilabel: bool | None = None, check: bool = True
+) -> Dataset:
     """Open a data set and make sure that it has train, val and test.
 
     Args:
         spec: The task card's `[data]`.
         data_root: Folder of downloaded data sets; `places.data_root()` if None.
+        multilabel: Whether images must have several labels or one; None for whatever the source has.
+        check: Whether no split may be empty or hold a class that train lacks, and numbers must be those of `expect` and
+            `classes`; `bob data verify` asks later, and for all of it.
 
     Raises:
-        UserError: If the source is unknown or its data cannot be had or cannot be split.
+        UserError: If the source is unknown, its data cannot be had, cannot be split, are of the other kind, or differ
+            in number from what `expect` and `classes` say.
     """
+    root = (data_root or places.data_root()).expanduser()
+    dataset = _generated(spec) if spec.source in GENERATED else _divided(spec, root, multilabel)
+    if multilabel is not None and dataset.splits and dataset.multilabel != multilabel:
+        raise UserError(
+            f"{spec.source} has {'several labels' if dataset.multilabel else 'one class'} for each image.",
+            f'Use adapter = "{"multilabel" if dataset.multilabel else "classification"}" on a task card.',
+        )
+    if check:
+        require_learnable(dataset.splits, dataset.classes, spec)
+        _require_expected(dataset, spec)
+    return dataset
+
+
+def _generated(spec: DataSpec) -> Dataset:
     if spec.source == "shapes":
         from bob.data.shapes import load_shapes
 
         return load_shapes()
-    classes, pools = _open(spec.source, data_root or places.data_root())
-    if len(classes) < 2:
+    from bob.data.shapes_multilabel import load_shapes_multilabel
+
+    return load_shapes_multilabel()
+
+
+def _divided(spec: DataSpec, root: Path, multilabel: bool | None) -> Dataset:
+    try:
+        classes, pools = _open(spec, root, multilabel)
+    except UserError as error:
+        if spec.layout:
+            raise UserError(error.problem, f"{error.remedy} Expected there: {spec.layout}") from error
+        raise
+    several = next(iter(pools.values())).labels.ndim == 2
+    if len(classes) < 2 and not several:
         raise UserError(f"{spec.source} has only one class, '{classes[0]}'.", "Classification needs at least two.")
-    splits, rule = _split(pools, spec, classes)
-    _require_learnable(splits, classes, spec.source)
-    return Dataset(spec.source, classes, splits, {"splits": rule, "split_seed": spec.split_seed})
+    splits, rule = partition(pools, spec, classes, root)
+    groups = splits["train"].images.group_names
+    return Dataset(spec.source, classes, splits, {"splits": rule, "split_seed": spec.split_seed}, groups)
 
 
-def _open(source: str, data_root: Path) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
-    if source == "orl_faces":
+def _open(spec: DataSpec, root: Path, multilabel: bool | None) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
+    prefix, _, name = spec.source.partition(":")
+    if spec.source == "orl_faces":
         from bob.data.orl_faces import load_orl_faces
 
         return load_orl_faces()
-    if source.startswith("folder:"):
+    if prefix == "folder" and name:
         from bob.data.folder import load_folder
 
-        return load_folder(Path(source.removeprefix("folder:")))
-    if source.startswith("torchvision:"):
+        return load_folder(root / Path(name).expanduser(), bool(multilabel))
+    if prefix == "torchvision" and name:
         from bob.data.torchvision import load_torchvision
 
-        return load_torchvision(source.removeprefix("torchvision:"), data_root)
+        return load_torchvision(name, root, spec.options, _origins(spec))
+    if prefix == "hf" and name:
+        from bob.data.hf import load_hf
+
+        return load_hf(name, spec, _origins(spec))
+    if prefix == "wilds" and name:
+        from bob.data.wilds import load_wilds
+
+        return load_wilds(name, root)
+    if prefix == "chexpert" and name:
+        from bob.data.chexpert import load_chexpert
+
+        return load_chexpert(root / Path(name).expanduser())
     known = [*BUILT_IN, *(f"{prefix}..." for prefix in PREFIXES)]
-    raise UserError(
-        f"Unknown data source '{source}'.", did_you_mean(source, known) or f"Use one of {', '.join(known)}."
-    )
+    hint = did_you_mean(spec.source, known) or f"Use one of {', '.join(known)}."
+    raise UserError(f"Unknown data source '{spec.source}'.", hint)
 
 
-def _split(pools: dict[str, ImageSet], spec: DataSpec, classes: Sequence[str]) -> tuple[dict[str, Split], str]:
-    """Take the splits that the source has and cut those that it lacks; also say in words which."""
-    if not {"train", "all"} & set(pools):
-        raise UserError(f"{spec.source} has no train split, only {', '.join(pools)}.", "Add train images.")
-    splits = {name: Split(images, np.arange(len(images))) for name, images in pools.items()}
-    rule = {name: "the source's own" for name in splits if name != "all"}
-    # A source with train and val only is tested on its val, as is the custom of ImageNet; a new val is cut from train.
-    if "test" not in splits and "val" in splits:
-        splits["test"], rule["test"] = splits.pop("val"), "the source's val"
-        del rule["val"]
-    whole = "train" if "train" in splits else "all images"
-    if "all" in splits:
-        splits["train"] = splits.pop("all")
-    for name, fraction in (("test", spec.test_fraction), ("val", spec.val_fraction)):
-        if name not in splits:
-            splits["train"], splits[name] = _cut(splits["train"], fraction, spec.split_seed, classes)
-            rule[name], whole = f"{fraction:.0%} of {whole}, stratified", "the rest"
-    in_words = "; ".join(f"{name}: {origin}" for name, origin in rule.items())
-    return {name: splits[name] for name in ("train", "val", "test")}, in_words
+def _origins(spec: DataSpec) -> tuple[str, ...]:
+    """The source's own names of all splits that the card asks for."""
+    return tuple(dict.fromkeys(origin.strip() for names in spec.splits.values() for origin in names.split("+")))
 
 
-def _cut(split: Split, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Split, Split]:
-    stay, cut = stratified_cut(split.labels, fraction, seed, classes)
-    return Split(split.images, split.indices[stay]), Split(split.images, split.indices[cut])
+def _require_expected(dataset: Dataset, spec: DataSpec) -> None:
+    """Fail unless numbers of images and classes are those of the card."""
+    found = {name: len(split) for name, split in dataset.splits.items()}
+    wrong = [
+        f"{found[name]:,} images in {name} instead of {count:,}"
+        for name, count in spec.expect.items()
+        if found[name] != count
+    ]
+    if spec.classes not in (None, len(dataset.classes)):
+        wrong.append(f"{len(dataset.classes):,} classes instead of {spec.classes:,}")
+    if wrong:
+        raise UserError(
+            f"{spec.source} has {' and '.join(wrong)}.",
+            "Complete the data (`bob data verify TASK` looks closer), or correct 'expect' and 'classes' on the card."
+            + (f" Expected there: {spec.layout}" if spec.layout else ""),
+        )
 
 
-def _require_learnable(splits: dict[str, Split], classes: Sequence[str], source: str) -> None:
-    """Fail if a split is empty or holds a class that train does not."""
-    trained = np.unique(splits["train"].labels)
-    for name, split in splits.items():
-        if not len(split):
-            raise UserError(f"The split '{name}' of {source} is empty.", "Add images to it.")
-        unseen = np.setdiff1d(split.labels, trained)
-        if len(unseen):
-            raise UserError(
-                f"Class '{classes[unseen[0]]}' is in the split '{name}' of {source} but not in train.",
-                "Add training images of it, or remove it.",
-            )
+def _imagenet_names() -> tuple[str, ...]:
+    from open_clip import IMAGENET_CLASSNAMES
+
+    return tuple(IMAGENET_CLASSNAMES)

@@ -20,7 +20,7 @@ from bob.data import rendered, shapes
 from bob.data.base import Dataset
 from bob.data.rendered import Recipe, ensure_rendered
 from bob.data.shapes import ShapesImages, draw, load_shapes
-from bob.data.silhouettes import CLASSES, Pose, outline
+from bob.data.silhouettes import CLASSES, PHOTOS, Pose, outline
 from bob.errors import UserError
 
 SMALL = {"train": 20, "val": 10, "test": 10}
@@ -69,6 +69,14 @@ def pixel_centres_inside(polygon: np.ndarray, size: int) -> np.ndarray:
 def twice_area(polygon: np.ndarray) -> float:
     x, y = polygon.T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+
+
+def test_groups_are_the_photograph_behind(dataset: Dataset) -> None:
+    assert dataset.groups == PHOTOS
+    for name, split in dataset.splits.items():
+        photos = images_of(dataset, name).factors["background_photo"]
+        assert split.groups is not None and [PHOTOS[group] for group in split.groups] == photos.tolist()
+        assert np.bincount(split.groups).min() > len(split) / 3
 
 
 @pytest.mark.parametrize("split, count", [("train", 800), ("val", 200), ("test", 600)])

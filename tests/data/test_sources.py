@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bob.cards import DataSpec
+from bob.cards import DataSpec, TaskCard
 from bob.data import orl_faces, shapes, sources
 from bob.data.base import Dataset, Split
-from bob.data.sources import load_dataset
+from bob.data.sources import load_dataset, load_task
 from bob.errors import UserError
 
 
@@ -122,7 +122,7 @@ def test_a_class_too_small_to_cut(load, tmp_path, write_images) -> None:
 
 def test_an_empty_split(load, memory_images, monkeypatch) -> None:
     pools = {"train": memory_images(8), "test": memory_images(0)}
-    monkeypatch.setattr(sources, "_open", lambda source, root: (("a", "b"), pools))
+    monkeypatch.setattr(sources, "_open", lambda *arguments: (("a", "b"), pools))
     with pytest.raises(UserError, match="The split 'test' of folder:x is empty"):
         load_dataset(DataSpec(source="folder:x"))
 
@@ -137,9 +137,149 @@ def test_an_unknown_source(source, hint) -> None:
 
 
 def test_built_in_sources(monkeypatch, memory_images) -> None:
-    made = Dataset("shapes", ("a", "b"), {})
+    made = Dataset("shapes", ("a", "b"), {name: Split(memory_images(4), np.arange(4)) for name in ("train", "test")})
     monkeypatch.setattr(shapes, "load_shapes", lambda: made)
     assert load_dataset(DataSpec(source="shapes")) is made
     pools = {name: memory_images(4) for name in ("train", "val", "test")}
     monkeypatch.setattr(orl_faces, "load_orl_faces", lambda: (("a", "b"), pools))
     assert load_dataset(DataSpec(source="orl_faces")).splits["val"].images is pools["val"]
+
+
+# What a card may say of the splits
+
+
+def test_a_card_names_the_splits_of_the_source(load) -> None:
+    dataset = load("train", "val", "test", splits={"train": "train+val", "test": "test"})
+    assert sizes(dataset) == {"train": 32, "val": 8, "test": 20}
+    assert folders(dataset.splits["train"]) == {"train", "val"}
+    assert dataset.facts["splits"] == (
+        "train: the source's train+val; test: the source's test; val: 20% of train, stratified"
+    )
+    assert_disjoint(dataset)
+
+
+def test_joined_splits_read_their_own_images(load) -> None:
+    joined = load("train", "val", "test", splits={"train": "train+val", "test": "test"}).splits["train"].images
+    own = load("train", "val", "test").splits
+    assert (joined.read(0) == own["train"].images.read(0)).all()
+    assert (joined.read(20) == own["val"].images.read(0)).all()
+    assert (joined.read(39) == own["val"].images.read(19)).all()
+    assert joined.names[19:21] == [own["train"].names[19], own["val"].names[0]]
+    assert len(joined.fingerprint()) == 64
+
+
+def test_a_split_that_the_source_does_not_have(load) -> None:
+    with pytest.raises(UserError, match=r"has no split 'tests', only .*Did you mean: test"):
+        load("train", "test", splits={"train": "train", "test": "tests"})
+
+
+def test_counts_of_each_class(load) -> None:
+    dataset = load("all", train_count=6, val_count=2)
+    assert sizes(dataset) == {"train": 8, "val": 4, "test": 8}
+    assert dataset.class_counts()["train"].tolist() == [4, 4]
+    assert (
+        dataset.facts["splits"]
+        == "train: 6 of each class of all images; test: the others; val: 2 of each class of these"
+    )
+    assert_disjoint(dataset)
+    few = load("all", train_count=5, test_count=3)
+    assert sizes(few) == {"train": 8, "val": 2, "test": 6}
+    assert few.facts["splits"].startswith(
+        "train: 5 of each class of all images; test: at most 3 of each class of the others of all images"
+    )
+    assert_disjoint(few)
+
+
+def test_a_count_where_the_source_has_a_test(load) -> None:
+    dataset = load("train", "test", train_count=5, val_count=1)
+    assert sizes(dataset) == {"train": 8, "val": 2, "test": 20}
+    assert sizes(load("train", "test", train_count=10))["test"] == 20
+
+
+def test_counts_instead_of_fractions(load) -> None:
+    assert sizes(load("all", test_count=4, val_count=1)) == {"train": 10, "val": 2, "test": 8}
+
+
+def test_a_count_that_a_class_does_not_have(load) -> None:
+    with pytest.raises(UserError, match="Class 'a' has only 10 images to cut a split from, not 11"):
+        load("all", train_count=10)
+
+
+def test_expected_numbers(load) -> None:
+    assert sizes(load("train", "test", expect={"train": 16, "test": 20}, classes=2))
+    with pytest.raises(UserError) as caught:
+        load("train", "test", expect={"train": 17, "val": 4, "test": 21}, classes=3, layout="train/ and test/.")
+    assert str(caught.value).count("\n") == 0
+    for part in ("16 images in train instead of 17", "20 images in test instead of 21", "2 classes instead of 3"):
+        assert part in str(caught.value)
+    assert "images in val" not in str(caught.value)
+    assert str(caught.value).endswith("Expected there: train/ and test/.")
+
+
+def test_numbers_can_be_looked_at_without_the_check(tmp_path, load) -> None:
+    load("train", "test")
+    spec = DataSpec(source=f"folder:{tmp_path}", expect={"train": 1})
+    assert len(load_dataset(spec, check=False).splits["train"]) == 16
+
+
+def test_a_relative_folder_is_below_the_data_root(tmp_path, write_images) -> None:
+    write_images(tmp_path / "root/pets", *(f"{name}/{n}.png" for name in "ab" for n in range(4)))
+    spec = DataSpec(source="folder:pets", layout="CLASS/*.png, from somewhere.")
+    assert len(load_dataset(spec, tmp_path / "root").splits["train"]) == 4
+    with pytest.raises(UserError, match=r"no folder .*elsewhere/pets.*Expected there: CLASS/\*\.png, from somewhere\."):
+        load_dataset(spec, tmp_path / "elsewhere")
+
+
+# Tasks
+
+
+def task(tmp_path, **keys) -> TaskCard:
+    return TaskCard(**{"name": "t", "adapter": "classification", "data": {"source": f"folder:{tmp_path}"}, **keys})
+
+
+def test_readable_class_names(load, tmp_path) -> None:
+    load("all")
+    assert load_task(task(tmp_path, class_names=["an ant", "a bee"])).classes == ("an ant", "a bee")
+    assert load_task(task(tmp_path)).classes == ("a", "b")
+    with pytest.raises(UserError, match=r"'t' has 3 class_names, but .* has 2 classes"):
+        load_task(task(tmp_path, class_names=["x", "y", "z"]))
+    with pytest.raises(UserError, match="'t' has 1000 class_names"):
+        load_task(task(tmp_path, class_names="imagenet"))
+
+
+def test_one_label_or_several(load, tmp_path) -> None:
+    load("all")
+    with pytest.raises(UserError, match=r'has one class for each image.*adapter = "classification"'):
+        load_task(task(tmp_path, adapter="multilabel"))
+    rows = [f"a/{n:02d}.png,{label}" for n, label in enumerate(["x", "x|y", "y", "", "x"] * 2)]
+    (tmp_path / "manifest.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    with pytest.raises(UserError, match=r'has several labels for each image.*adapter = "multilabel"'):
+        load_task(task(tmp_path))
+    dataset = load_task(task(tmp_path, adapter="multilabel"))
+    assert dataset.multilabel and dataset.classes == ("x", "y")
+    assert sizes(dataset) == {"train": 5, "val": 2, "test": 3}
+    assert dataset.facts["splits"] == "test: 25% of all images, at random; val: 20% of the rest, at random"
+    assert_disjoint(dataset)
+    with pytest.raises(UserError, match="cannot be cut by a count of each class"):
+        load_task(task(tmp_path, adapter="multilabel", data={"source": f"folder:{tmp_path}", "val_count": 1}))
+
+
+def test_a_label_without_a_training_image(tmp_path, write_images) -> None:
+    write_images(tmp_path, *(f"{n}.png" for n in range(4)))
+    rows = ["0.png,x,train", "1.png,,val", "2.png,x|y,test", "3.png,x,train"]
+    (tmp_path / "m.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    with pytest.raises(UserError, match=r"Class 'y' is in the split 'test' of .* but not in train"):
+        load_dataset(DataSpec(source=f"folder:{tmp_path}/m.csv"))
+
+
+def test_a_class_that_train_lacks(tmp_path, write_images) -> None:
+    write_images(tmp_path, *(f"train/{c}/{n}.png" for c in "ab" for n in range(4)), "test/a/5.png", "test/c/6.png")
+    source = f"folder:{tmp_path}"
+    with pytest.raises(UserError, match="Class 'c' is in the split 'test'"):
+        load_dataset(DataSpec(source=source))
+    for dataset in (
+        load_dataset(DataSpec(source=source, unseen_classes=True)),
+        load_dataset(DataSpec(source=source), check=False),
+    ):
+        assert dataset.class_counts()["train"].tolist() == [3, 3, 0]
+        assert dataset.class_counts()["test"].tolist() == [1, 0, 1]

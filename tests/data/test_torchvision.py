@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import pickle
 import struct
 import time
@@ -15,6 +16,8 @@ import torchvision.datasets as datasets
 from PIL import Image
 
 from bob.cards import DataSpec
+from bob.data.base import Dataset
+from bob.data.files import FileImages
 from bob.data.sources import load_dataset
 from bob.data.torchvision import load_torchvision
 from bob.errors import UserError
@@ -92,6 +95,216 @@ def test_cifar10(tmp_path, monkeypatch) -> None:
     np.testing.assert_array_equal(pools["test"].read(3).flatten(), content["data"][3])
 
 
+# Splits and options that a card names
+
+
+def load(source: str, root: Path, **keys) -> Dataset:
+    return load_dataset(DataSpec(source=f"torchvision:{source}", **keys), root)
+
+
+@pytest.fixture
+def aircraft(tmp_path, write_images) -> Path:
+    """Six aircraft: images, three levels of names, four lists of each."""
+    data = tmp_path / "fgvc-aircraft-2013b/data"
+    write_images(data / "images", *(f"{n:07d}.jpg" for n in range(6)))
+    names = {"variant": ["707-320", "A300 B4"], "family": ["Boeing 707", "A300"], "manufacturer": ["Boeing", "Airbus"]}
+    lists = {"train": (0, 1), "val": (2, 3), "trainval": (0, 1, 2, 3), "test": (4, 5)}
+    files = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
+    for level, kinds in names.items():
+        (data / files[level]).write_text("\n".join(kinds) + "\n")
+        for split, numbers in lists.items():
+            rows = [f"{n:07d} {kinds[n % 2]}" for n in numbers]
+            (data / f"images_{level}_{split}.txt").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_aircraft(aircraft) -> None:
+    dataset = load("FGVCAircraft", aircraft)
+    assert dataset.classes == ("707-320", "A300 B4")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 2, "val": 2, "test": 2}
+    spec = {"options": {"annotation_level": "manufacturer"}, "splits": {"train": "trainval", "test": "test"}}
+    makers = load("FGVCAircraft", aircraft, val_fraction=0.5, **spec)
+    assert makers.classes == ("Boeing", "Airbus")
+    assert sorted(makers.splits["train"].names + makers.splits["val"].names) == [
+        f"fgvc-aircraft-2013b/data/images/{n:07d}.jpg" for n in range(4)
+    ]
+
+
+def test_a_folder_below_the_data_root(aircraft) -> None:
+    folder = aircraft / "sets/planes"
+    folder.mkdir(parents=True)
+    (aircraft / "fgvc-aircraft-2013b").rename(folder / "fgvc-aircraft-2013b")
+    assert len(load("FGVCAircraft", aircraft, options={"root": "sets/planes"}).splits["test"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"options": {"level": "family"}}, "FGVCAircraft takes no option 'level'.*annotation_level"),
+        ({"options": {"annotation_lvl": "family"}}, "no option 'annotation_lvl'. Did you mean: annotation_level"),
+        ({"options": {"annotation_level": "famly"}}, "Unknown value 'famly'.*Correct 'options'"),
+        ({"options": {"download": True}}, "takes no option 'download'"),
+        ({"splits": {"train": "train", "test": "tset"}}, "FGVCAircraft has no split 'tset'"),
+    ],
+)
+def test_options_and_splits_that_are_wrong(aircraft, keys, problem) -> None:
+    with pytest.raises(UserError, match=problem) as caught:
+        load("FGVCAircraft", aircraft, **keys)
+    assert "\n" not in str(caught.value)
+
+
+def test_partitions_of_dtd(tmp_path, write_images) -> None:
+    root = tmp_path / "dtd/dtd"
+    names = [f"{kind}/{kind}_{n:04d}.jpg" for kind in ("banded", "woven") for n in range(6)]
+    write_images(root / "images", *names)
+    (root / "labels").mkdir()
+    for partition in (1, 2):
+        for number, split in enumerate(("train", "val", "test")):
+            chosen = [name for n, name in enumerate(names) if (n + partition) % 3 == number]
+            (root / f"labels/{split}{partition}.txt").write_text("\n".join(chosen) + "\n")
+    first, second = load("DTD", tmp_path), load("DTD", tmp_path, options={"partition": 2})
+    assert first.classes == second.classes == ("banded", "woven")
+    assert first.splits["train"].names[0].endswith("banded_0002.jpg")
+    assert second.splits["train"].names[0].endswith("banded_0001.jpg")
+    both = load("DTD", tmp_path, splits={"train": "train+val", "test": "test"}, val_fraction=0.25)
+    assert {name: len(split) for name, split in both.splits.items()} == {"train": 6, "val": 2, "test": 4}
+
+
+def test_food101(tmp_path, write_images) -> None:
+    root = tmp_path / "food-101"
+    lists = {
+        "train": {"soup": ["soup/1", "soup/2"], "tart": ["tart/3", "tart/4"]},
+        "test": {"soup": ["soup/5"], "tart": ["tart/6"]},
+    }
+    (root / "meta").mkdir(parents=True)
+    for split, listed in lists.items():
+        write_images(root / "images", *(f"{name}.jpg" for names in listed.values() for name in names))
+        (root / f"meta/{split}.json").write_text(json.dumps(listed))
+    dataset = load("Food101", tmp_path, val_fraction=0.5, classes=2, expect={"train": 2, "val": 2, "test": 2})
+    assert dataset.splits["test"].names == ["food-101/images/soup/5.jpg", "food-101/images/tart/6.jpg"]
+
+
+def test_pets(tmp_path, write_images) -> None:
+    root = tmp_path / "oxford-iiit-pet"
+    rows = [f"{kind}_{n} {number + 1} 1 1" for number, kind in enumerate(("Abyssinian", "beagle")) for n in range(4)]
+    write_images(root / "images", *(f"{row.split()[0]}.jpg" for row in rows))
+    (root / "annotations").mkdir()
+    (root / "annotations/trainval.txt").write_text("\n".join(rows[0:3] + rows[4:7]) + "\n")
+    (root / "annotations/test.txt").write_text("\n".join(rows[3::4]) + "\n")
+    dataset = load("OxfordIIITPet", tmp_path)
+    assert dataset.classes == ("Abyssinian", "Beagle")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 4, "val": 2, "test": 2}
+    with pytest.raises(UserError, match="gives targets that are not its classes"):
+        load("OxfordIIITPet", tmp_path, options={"target_types": "binary-category"})
+
+
+def test_stanford_cars(tmp_path, write_images) -> None:
+    from scipy.io import savemat
+
+    root = tmp_path / "stanford_cars"
+    (root / "devkit").mkdir(parents=True)
+    savemat(root / "devkit/cars_meta.mat", {"class_names": np.array([["AM General Hummer", "Audi TT"]], dtype=object)})
+    for split, file, count in (("train", "cars_train_annos", 6), ("test", "cars_test_annos_withlabels", 4)):
+        base = root / ("devkit" if split == "train" else "")
+        kind = np.dtype([("fname", object), ("class", object)])
+        annotations = np.array([(f"{n:05d}.jpg", n % 2 + 1) for n in range(count)], dtype=kind)
+        savemat(base / f"{file}.mat", {"annotations": annotations})
+        write_images(root / f"cars_{split}", *(f"{n:05d}.jpg" for n in range(count)))
+    dataset = load("StanfordCars", tmp_path, expect={"train": 4, "val": 2, "test": 4})
+    assert dataset.classes == ("AM General Hummer", "Audi TT")
+    assert dataset.splits["test"].labels.tolist() == [0, 1, 0, 1]
+
+
+def test_caltech101(tmp_path, write_images) -> None:
+    folder = tmp_path / "caltech101/101_ObjectCategories"
+    sizes = {"BACKGROUND_Google": 2, "Faces": 7, "accordion": 5}
+    write_images(folder, *(f"{name}/image_{n:04d}.jpg" for name, size in sizes.items() for n in range(1, size + 1)))
+    dataset = load("Caltech101", tmp_path, train_count=4, test_count=2, val_count=1)
+    assert dataset.classes == ("Faces", "accordion")
+    assert {name: c.tolist() for name, c in dataset.class_counts().items()} == {
+        "train": [3, 3],
+        "val": [1, 1],
+        "test": [2, 1],
+    }
+    assert isinstance(dataset.splits["train"].images, FileImages)
+    for split in dataset.splits.values():
+        assert [name.split("/")[2] for name in split.names] == [dataset.classes[label] for label in split.labels]
+
+
+def test_sun397_in_any_order_of_the_disk(tmp_path, write_images, monkeypatch) -> None:
+    root = tmp_path / "SUN397"
+    write_images(root, *(f"{c}/sun_{n}.jpg" for c in ("a/abbey", "b/bar/indoor") for n in range(3)))
+    (root / "ClassName.txt").write_text("/a/abbey\n/b/bar/indoor\n")
+    classes, pools = load_torchvision("SUN397", tmp_path)
+    assert classes == ("abbey", "bar/indoor")
+    rglob = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: sorted(rglob(self, pattern), reverse=True))
+    again = load_torchvision("SUN397", tmp_path)[1]["all"]
+    assert again.names == pools["all"].names == sorted(again.names)
+    assert again.labels.tolist() == pools["all"].labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+WORMS = ("00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris",)
+ANTS = ("00001_Animalia_Arthropoda_Insecta_Hymenoptera_Formicidae_Formica_rufa",)
+SPECIES = (*WORMS, *ANTS, "00002_Animalia_Arthropoda_Insecta_Hymenoptera_Formicidae_Lasius_niger")
+
+
+def test_inaturalist(tmp_path, write_images) -> None:
+    for version, count in (("2021_train_mini", 5), ("2021_valid", 2)):
+        write_images(tmp_path / version, *(f"{kind}/{n:03d}.jpg" for kind in SPECIES for n in range(count)))
+    splits = {"train": "2021_train_mini", "test": "2021_valid"}
+    dataset = load("INaturalist", tmp_path, splits=splits, classes=3, expect={"train": 12, "val": 3, "test": 6})
+    assert dataset.classes == ("Lumbricus terrestris", "Formica rufa", "Lasius niger")
+    assert dataset.splits["test"].names == [f"2021_valid/{kind}/{n:03d}.jpg" for kind in SPECIES for n in range(2)]
+    families = load("INaturalist", tmp_path, splits=splits, options={"target_type": "family"})
+    assert families.classes == ("Lumbricidae", "Formicidae")
+    assert families.splits["test"].labels.tolist() == [0, 0, 1, 1, 1, 1]
+
+
+def test_imagenet(tmp_path, write_images) -> None:
+    root = tmp_path / "imagenet"
+    names = {"n01440764": ("tench", "Tinca tinca"), "n01443537": ("goldfish",)}
+    for split in ("train", "val"):
+        write_images(root / split, *(f"{wnid}/{wnid}_{n}.JPEG" for wnid in names for n in range(5)))
+    torch.save((names, ["n01440764"]), root / "meta.bin")
+    (tmp_path / "1percent.txt").write_text("".join(f"{wnid}_{n}.JPEG\n" for wnid in names for n in range(3)))
+    dataset = load("ImageNet", tmp_path, options={"root": "imagenet"}, subset="1percent.txt", val_fraction=0.34)
+    assert dataset.classes == ("tench, Tinca tinca", "goldfish")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 4, "val": 2, "test": 10}
+    assert dataset.facts["splits"] == (
+        "train: 6 images of a list; test: the source's val; val: 34% of train, stratified"
+    )
+
+
+def test_flowers102(tmp_path, write_images, monkeypatch) -> None:
+    from scipy.io import savemat
+
+    monkeypatch.setattr(datasets.Flowers102, "_check_integrity", lambda self: True)  # of the real lists
+    root = tmp_path / "flowers-102"
+    write_images(root / "jpg", *(f"image_{n:05d}.jpg" for n in range(1, 409)))
+    savemat(root / "imagelabels.mat", {"labels": (np.arange(408) % 102 + 1).astype(np.uint8)})
+    ids = {"trnid": np.arange(1, 103), "valid": np.arange(103, 205), "tstid": np.arange(205, 409)}
+    savemat(root / "setid.mat", ids)
+    dataset = load("Flowers102", tmp_path, classes=102, expect={"train": 102, "val": 102, "test": 204})
+    assert dataset.splits["test"].names[0] == "flowers-102/jpg/image_00205.jpg"
+    with pytest.raises(UserError, match="204 images in test instead of 6,149"):
+        load("Flowers102", tmp_path, expect={"train": 102, "test": 6149})
+
+
+def test_emnist_is_several_data_sets(tmp_path) -> None:
+    raw = tmp_path / "EMNIST/raw"
+    raw.mkdir(parents=True)
+    for name, count in (("train", 52), ("test", 26)):
+        pixels, labels = np.zeros((count, 28, 28), np.uint8), (np.arange(count) % 26 + 1).astype(np.uint8)
+        images = struct.pack(">4i", 2051, count, 28, 28) + pixels.tobytes()
+        (raw / f"emnist-letters-{name}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"emnist-letters-{name}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">2i", 2049, count) + labels.tobytes()
+        )
+    dataset = load("EMNIST", tmp_path, options={"split": "letters"}, val_fraction=0.5)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 26, "val": 26, "test": 26}
+
+
 # Data sets that behave in other ways
 
 
@@ -137,6 +350,14 @@ def register(monkeypatch):
 def test_names_of_splits(tmp_path, register, splits, expected) -> None:
     register(splits)
     assert list(load_torchvision("Registered", tmp_path)[1]) == expected
+
+
+def test_splits_with_different_classes(tmp_path, register) -> None:
+    def init(self, split, download) -> None:
+        self.classes = ["a", "b"] if split == "train" else ["b", "a"]
+
+    register(init=init)
+    assert "have different classes" in refused("Registered", tmp_path)
 
 
 def test_other_splits_are_no_splits(tmp_path, register) -> None:

@@ -1,0 +1,80 @@
+"""Splits whose labels cannot be read, so that nothing can be chosen by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from bob.data.base import ImageSet, Split
+
+SEALED = int(np.iinfo(np.int64).min)
+"""What stands in place of a sealed label; as an index it is an error everywhere, where -1 would pass for a class."""
+
+
+def seal(splits: Mapping[str, Split], name: str) -> dict[str, Split]:
+    """Return the splits with the labels and groups of one of them out of reach; see `Dataset.sealed`."""
+    chosen = splits[name]
+    views: dict[int, ImageSet] = {id(split.images): split.images for split in splits.values()}
+    # One view for all other splits, so that they go on sharing an image set.
+    views[id(chosen.images)] = _WithoutSome(chosen.images, chosen.indices, name)
+    sealed = Split(_WithoutLabels(chosen.images, name), chosen.indices)
+    return {
+        other: sealed if other == name else Split(views[id(split.images)], split.indices)
+        for other, split in splits.items()
+    }
+
+
+class _View(ImageSet):
+    """The images of another set."""
+
+    def __init__(self, images: ImageSet, split: str) -> None:
+        self._images = images
+        self._split = split
+        self.names = images.names
+        self.group_names = images.group_names
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, index: int) -> torch.Tensor:
+        """See `ImageSet.read`."""
+        return self._images.read(index)
+
+    def fingerprint(self) -> str:
+        """See `ImageSet.fingerprint`; that of the set behind, so stored features serve both."""
+        return self._images.fingerprint()
+
+
+class _WithoutLabels(_View):
+    """All labels are sealed."""
+
+    @property
+    def labels(self) -> np.ndarray:  # type: ignore[override]
+        raise RuntimeError(f"The labels of '{self._split}' are sealed until everything is chosen.")
+
+    @property
+    def groups(self) -> np.ndarray | None:  # type: ignore[override]
+        # Groups are often made of labels, as in Waterbirds.
+        raise RuntimeError(f"The groups of '{self._split}' are sealed until everything is chosen.")
+
+    @property
+    def subjects(self) -> np.ndarray | None:  # type: ignore[override]
+        return self._images.subjects
+
+
+class _WithoutSome(_View):
+    """The labels of one split are sealed; the other splits of the set keep theirs."""
+
+    def __init__(self, images: ImageSet, indices: np.ndarray, split: str) -> None:
+        super().__init__(images, split)
+        self.labels = _blank(images.labels, indices)
+        self.groups = None if images.groups is None else _blank(images.groups, indices)
+        self.subjects = images.subjects
+
+
+def _blank(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    blanked = values.copy()
+    blanked[indices] = SEALED
+    return blanked
