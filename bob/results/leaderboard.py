@@ -7,14 +7,17 @@ import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bob import places
 from bob.errors import UserError
+from bob.results import protocols as protocol_names
+from bob.results.files import require_suffix, write_csv, write_text
+from bob.results.metrics import METRICS
 from bob.results.record import Record
-from bob.results.statistics import ranks, z_scores
+from bob.results.statistics import over_seeds, ranks, z_scores
 
 # Columns of the wide table that are measured times or rates; all others are the same whenever the runs are repeated.
 MEASURED = ("images_per_second",)
@@ -49,8 +52,9 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
 def leaderboard(runs: pd.DataFrame, ddof: int = 1) -> pd.DataFrame:
     """One row for each backbone, best first.
 
-    Columns: rank, backbone, paradigm; for each setting `TASK/PROTOCOL` its score, `... low` and `... high` (95%), and
-    `... z`; mean_z, mean_rank, settings (how many it has), parameters, images_per_second.
+    Columns: rank, backbone, paradigm; for each setting `TASK/PROTOCOL` its score (the mean over seeds), `... low` and
+    `... high` (95%, over test samples and seeds, see `over_seeds`), `... seeds` (how many, if some backbone has more
+    than one), and `... z`; mean_z, mean_rank, settings (how many it has), parameters, images_per_second.
 
     A cell that was not run stays empty and is never filled in: such a backbone has no mean_z, mean_rank or rank, and
     stands below those that have every setting.
@@ -66,9 +70,10 @@ def leaderboard(runs: pd.DataFrame, ddof: int = 1) -> pd.DataFrame:
     place = scores.apply(lambda column: ranks(column, higher_is_better=bool(better[column.name])))
     table = runs.groupby("backbone")[["paradigm", "parameters"]].last()
     for setting in scores.columns:
+        own = cells[cells["setting"] == setting].set_index("backbone")
         table[setting] = scores[setting]
-        for bound in ("low", "high"):
-            table[f"{setting} {bound}"] = cells.pivot(index="backbone", columns="setting", values=bound)[setting]
+        for part in ("low", "high", *(["seeds"] if own["seeds"].max() > 1 else [])):
+            table[f"{setting} {part}"] = own[part]
         table[f"{setting} z"] = z[setting]
     table["mean_z"] = z.mean(axis=1, skipna=False)
     table["mean_rank"] = place.mean(axis=1, skipna=False)
@@ -84,6 +89,8 @@ def compact(table: pd.DataFrame) -> pd.DataFrame:
     for setting in settings_of(table):
         bounds = zip(table[setting], table[f"{setting} low"], table[f"{setting} high"], strict=True)
         shown[setting] = [_interval(*cell) for cell in bounds]
+        if f"{setting} seeds" in table:
+            shown[f"{setting} seeds"] = table[f"{setting} seeds"].map(lambda v: _number(v, "g"))
     shown["mean z"] = table["mean_z"].map(lambda v: _number(v, "+.2f"))
     shown["mean rank"] = table["mean_rank"].map(lambda v: _number(v, ".2f"))
     shown["params (M)"] = table["parameters"].map(lambda v: _number(v / 1e6, ".2f"))
@@ -109,17 +116,18 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     Raises:
         UserError: If the name ends otherwise.
     """
-    if path.suffix not in (".csv", ".md"):
-        raise UserError(f"Cannot tell the format of {path}.", "Give a name that ends in .csv or .md.")
-    text = to_markdown(table) if path.suffix == ".md" else table.to_csv(index=False, float_format="%.6g")
-    with places.atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    if require_suffix(path, (".csv", ".md")).suffix == ".md":
+        write_text(to_markdown(table), path)
+    else:
+        write_csv(table, path)
 
 
 def select(
     records: Iterable[Record], backbones: Sequence[str], tasks: Sequence[str], protocols: Sequence[str]
 ) -> list[Record]:
     """Keep the records whose names match one of the globs of each kind; an empty list of globs keeps all.
+
+    Layer-wise runs (`knn@block3`) are kept only where `protocols` names them with an `@`; see `protocols.matches`.
 
     Raises:
         UserError: If nothing is left.
@@ -128,21 +136,27 @@ def select(
     def matches(name: str, patterns: Sequence[str]) -> bool:
         return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
+    every = list(records)
     kept = [
         record
-        for record in records
+        for record in every
         if matches(record.request.backbone, backbones)
         and matches(record.request.task, tasks)
-        and matches(record.request.protocol["name"], protocols)
+        and protocol_names.matches(record.request.protocol["name"], protocols)
     ]
     if not kept:
-        raise UserError("No record matches.", "Loosen --backbone, --task or --protocol.")
+        hint = "Loosen --backbone, --task or --protocol."
+        if any(protocol_names.is_layerwise(record.request.protocol["name"]) for record in every):
+            hint += " Layer-wise runs are shown by `bob depth`, or here with --protocol '*@block*'."
+        raise UserError("No record matches.", hint)
     return kept
 
 
 def _row(record: Record) -> dict[str, object]:
     score, request = record.metrics[record.primary], record.request
-    setting = [request.task_version, request.data, request.protocol, record.primary]
+    # Which few images were drawn belongs to the seed, not to the setting.
+    data = {key: value for key, value in request.data.items() if key != "drawn"}
+    setting = [request.task_version, data, _recipe(request.protocol), record.primary]
     return {
         "backbone": request.backbone,
         "paradigm": record.card["paradigm"],
@@ -159,9 +173,20 @@ def _row(record: Record) -> dict[str, object]:
         "images_per_second": record.cost.images_per_second,
         "created": record.created,
         "run_id": record.run_id,
-        "backbone_identity": _digest(request.backbone_identity),
+        "backbone_identity": _digest(_image_side(request.backbone_identity)),
         "setting_identity": _digest(setting),
     }
+
+
+def _image_side(identity: dict[str, Any]) -> dict[str, Any]:
+    """A backbone's identity without its text tower, which only zero-shot runs have: they share the row of others."""
+    return {key: value for key, value in identity.items() if key != "text"}
+
+
+def _recipe(protocol: dict[str, Any]) -> dict[str, Any]:
+    """A protocol without what it says of the backbone: how many blocks there are besides the one that is looked at."""
+    skipped = "blocks" if protocol_names.is_layerwise(protocol["name"]) else None
+    return {key: value for key, value in protocol.items() if key != skipped}
 
 
 def _digest(content: object) -> str:
@@ -169,11 +194,23 @@ def _digest(content: object) -> str:
 
 
 def _cells(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each backbone and setting: the mean over seeds of score and bounds."""
+    """One row for each backbone and setting: over seeds, the mean score, its bounds, and how many there are."""
     setting = runs["task"] + "/" + runs["protocol"]
-    grouped = runs.assign(setting=setting).groupby(["backbone", "setting"])
-    means = grouped[["score", "low", "high"]].mean()
-    return means.join(grouped["higher_is_better"].first()).reset_index()
+    keys = ["backbone", "setting"]
+    rows = [
+        dict(zip(keys, names, strict=True)) | summary(own) for names, own in runs.assign(setting=setting).groupby(keys)
+    ]
+    return pd.DataFrame(rows)
+
+
+def summary(runs: pd.DataFrame) -> dict[str, object]:
+    """One cell of the table, from the runs of several seeds: score, low, high, seeds and higher_is_better."""
+    scores, lows, highs = (runs[column].to_numpy(dtype=np.float64) for column in ("score", "low", "high"))
+    low, high = over_seeds(scores, lows, highs)
+    if len(runs) > 1 and (metric := METRICS.get(runs["metric"].iloc[0])):
+        low, high = max(low, 0.0), min(high, metric.largest)  # Student's t knows no bounds, the metric does
+    better = runs["higher_is_better"].iloc[0]
+    return {"score": scores.mean(), "low": low, "high": high, "seeds": len(runs), "higher_is_better": better}
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,155 +1,210 @@
-"""Metrics of a classifier, each as per-sample terms whose sums decide it, so that a bootstrap is a matrix product."""
+"""Metrics of a classifier, each evaluated on many resamples at once: a bootstrap is a few matrix products."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from bob.errors import UserError, did_you_mean
+from bob.results.multilabel import AnyPredictions
 from bob.results.predictions import Predictions
+from bob.results.ranking import Ranking, average_precision, roc_auc
+from bob.results.terms import (
+    Floats,
+    Terms,
+    ece_terms,
+    expected_calibration_error,
+    mean,
+    mean_of_recalls,
+    mean_per_class_terms,
+    nll_terms,
+    top1_terms,
+    top5_terms,
+    worst_group,
+    worst_group_terms,
+)
 
-Floats: TypeAlias = NDArray[np.float64]
-Terms: TypeAlias = Floats | sparse.csr_array
+# Weights of n samples in r resamples, (n, r), to the metric's value on each: (r,), NaN where it has none.
+Weighted: TypeAlias = Callable[[Floats], Floats]
 
-_BINS = 15
-_EPSILON = float(np.finfo(np.float32).eps)
+_KINDS = {"classification": "one label an image", "multilabel": "several labels an image"}
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A number about predictions that depends on them only through sums over samples.
+class Metric(ABC):
+    """A number about predictions. A metric of either kind below says how it weighs samples.
 
     Attributes:
         name: The field's name for it, as in records.
         label: What a table's head calls it.
         higher_is_better: Which way is up.
-        terms: Maps predictions of n samples to (n, m), dense or sparse: the m summands of each sample. Where `reduce`
-            needs the number of samples, one of the m is the constant 1.
-        reduce: Maps sums of terms (..., m) to values (...).
+        largest: The largest value it can have; the smallest is 0.
+        kind: Of predictions that it is about, called as their adapter is: `classification` or `multilabel`.
+        needs_groups: Whether the samples must be in groups.
     """
 
     name: str
     label: str
     higher_is_better: bool
+    largest: float = 1.0
+    kind: str = "classification"
+    needs_groups: bool = False
+
+    def compute(self, predictions: AnyPredictions) -> float:
+        """Return the metric's value on these predictions.
+
+        Raises:
+            UserError: If they are of the other kind, lack groups that it needs, or leave it undefined.
+        """
+        return float(self.weighted(predictions)(np.ones((len(predictions), 1)))[0])
+
+    def weighted(self, predictions: AnyPredictions) -> Weighted:
+        """Return the function that evaluates the metric on weighted samples, all that it can prepare being prepared.
+
+        Raises:
+            UserError: If the predictions are of the other kind, or lack groups that the metric needs.
+        """
+        self._require_fit(predictions)
+        return self._weighted(predictions)
+
+    def require(self, kind: str, has_groups: bool) -> None:
+        """Refuse predictions that the metric is not about.
+
+        Args:
+            kind: `classification` or `multilabel`, the adapter's name.
+            has_groups: Whether their samples are in groups.
+
+        Raises:
+            UserError: If they are of the other kind, or lack groups that the metric needs.
+        """
+        if kind != self.kind:
+            fit = ", ".join(name for name, metric in METRICS.items() if metric.kind == kind)
+            problem = f"The metric `{self.name}` is for {_KINDS[self.kind]}, but the task has {_KINDS[kind]}."
+            raise UserError(problem, f"Use some of {fit}.")
+        if self.needs_groups and not has_groups:
+            problem = f"The metric `{self.name}` needs the group of each image, but the data have no groups."
+            raise UserError(
+                problem, "Add a column `group` to the manifest, or leave the metric out of the task's card."
+            )
+
+    def _require_fit(self, predictions: AnyPredictions) -> None:
+        self.require(predictions.kind, getattr(predictions, "groups", None) is not None)
+
+    @abstractmethod
+    def _weighted(self, predictions: Any) -> Weighted: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumMetric(Metric):
+    """A number that depends on the predictions only through sums over samples.
+
+    Attributes:
+        terms: Maps predictions of n samples to (n, m), dense or sparse: the m summands of each sample. Where `reduce`
+            needs the number of samples, one of the m is the constant 1.
+        reduce: Maps sums of terms (..., m) to values (...).
+    """
+
     terms: Callable[[Predictions], Terms]
     reduce: Callable[[Floats], Floats]
 
-    def compute(self, predictions: Predictions) -> float:
-        """Return the metric's value on these predictions."""
+    def compute(self, predictions: Any) -> float:
+        """See `Metric.compute`."""
+        self._require_fit(predictions)
         return float(self.reduce(np.asarray(self.terms(predictions).sum(axis=0), dtype=np.float64)))
 
+    def _weighted(self, predictions: Any) -> Weighted:
+        # Sparse times dense adds up sample after sample, whatever the number of resamples beside it, and `reduce` gets
+        # rows that are contiguous: so chunks do not change the last digit, as they do in a dense (BLAS) product.
+        transposed = sparse.csr_array(self.terms(predictions)).T.tocsr()
+        return lambda weights: self.reduce(np.ascontiguousarray((transposed @ weights).T))
 
-def get_metric(name: str) -> Metric:
+
+@dataclass(frozen=True, kw_only=True)
+class RankMetric(Metric):
+    """The mean over labels of an area under a ranking curve; a label on which it is not defined is left out.
+
+    In a resample that can be a label which the test split itself defines, where it has few positives.
+
+    Attributes:
+        area: Maps a ranking of n samples and their weights (n, r) to values (r,), NaN where not defined.
+        remedy: What some label must have for the metric to be defined.
+    """
+
+    area: Callable[[Ranking, Floats], Floats]
+    remedy: str
+
+    def compute(self, predictions: AnyPredictions) -> float:
+        """See `Metric.compute`."""
+        value = super().compute(predictions)
+        if np.isnan(value):
+            raise UserError(
+                f"`{self.name}` is not defined on this test split: no label has what it needs.", self.remedy
+            )
+        return value
+
+    def _weighted(self, predictions: Any) -> Weighted:
+        rankings: list[Ranking] = predictions.rankings()
+        return lambda weights: self._mean_area(rankings, weights)
+
+    def _mean_area(self, rankings: list[Ranking], weights: Floats) -> Floats:
+        total, defined = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+        for ranking in rankings:
+            areas = self.area(ranking, weights)
+            defined += ~np.isnan(areas)
+            total += np.nan_to_num(areas)
+        return np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
+
+
+def get_metric(name: str, kind: str | None = None, has_groups: bool | None = None) -> Metric:
     """Return the metric of that name.
 
+    Args:
+        name: As on a task's card.
+        kind: The adapter's name, if the metric must fit it: `classification` or `multilabel`.
+        has_groups: Whether the data have groups, where that is known.
+
     Raises:
-        UserError: If there is none; names the closest.
+        UserError: If there is none, naming the closest; if it is for the other kind of task; if it needs groups that
+            the data do not have.
     """
     if name not in METRICS:
         remedy = did_you_mean(name, METRICS) or f"Known metrics: {', '.join(METRICS)}."
         raise UserError(f"Expected the name of a metric, but got `{name}`.", remedy)
-    return METRICS[name]
-
-
-def _mean_terms(values: NDArray[np.generic]) -> Floats:
-    return np.stack([values.astype(np.float64), np.ones(len(values))], axis=1)
-
-
-def _mean(sums: Floats) -> Floats:
-    return sums[..., 0] / sums[..., 1]
-
-
-def _top_k_terms(predictions: Predictions, k: int) -> Floats:
-    return _mean_terms(predictions.label_rank < k)
-
-
-def _top1_terms(predictions: Predictions) -> Floats:
-    """Is the label's class first? The share of yes is top-1 accuracy, `sklearn.metrics.accuracy_score`."""
-    return _top_k_terms(predictions, 1)
-
-
-def _top5_terms(predictions: Predictions) -> Floats:
-    """Is the label's class among the first five? The mean is `sklearn.metrics.top_k_accuracy_score(k=5)`.
-
-    With five classes or fewer the answer is always yes. Ties are in favour of the lower class index.
-    """
-    return _top_k_terms(predictions, 5)
-
-
-def _nll_terms(predictions: Predictions) -> Floats:
-    """Negative log-likelihood of the label in nats; the mean is `sklearn.metrics.log_loss`.
-
-    Like scikit-learn's, probabilities are clipped to [eps, 1 - eps]. eps is that of float32 (1.2e-7) whatever the
-    classifier computed in, so one certain and wrong answer costs 15.9 nats, and numbers stay comparable.
-    """
-    return _mean_terms(-np.log(np.clip(predictions.label_probability, _EPSILON, 1 - _EPSILON)))
-
-
-def _mean_per_class_terms(predictions: Predictions) -> sparse.csr_array:
-    """For each class that occurs among the labels: is it the sample's, and is that right? Shape (n, 2 classes)."""
-    present, column = np.unique(predictions.labels, return_inverse=True)
-    right = (predictions.predicted == predictions.labels).astype(np.float64)
-    rows = np.arange(len(predictions))
-    shape = (len(predictions), len(present))
-    members = sparse.csr_array((np.ones(len(predictions)), (rows, column)), shape=shape)
-    hits = sparse.csr_array((right, (rows, column)), shape=shape)
-    return sparse.hstack([hits, members], format="csr")
-
-
-def _mean_of_recalls(sums: Floats) -> Floats:
-    """Mean recall over the classes that occur; equals `sklearn.metrics.balanced_accuracy_score`.
-
-    A class without a sample, as happens in a resample, is left out of the mean.
-    """
-    hits, members = np.split(sums, 2, axis=-1)
-    recalls = np.divide(hits, members, out=np.zeros_like(hits), where=members > 0)
-    return recalls.sum(axis=-1) / (members > 0).sum(axis=-1)
-
-
-def _ece_terms(predictions: Predictions) -> sparse.csr_array:
-    """Right (0 or 1) minus confidence, in the column of the confidence's bin; the last column counts samples.
-
-    Bins are those of torchmetrics: closed below, open above, compared in float32, and a confidence of exactly 1 (which
-    Guo et al. put into the uppermost bin) has one of its own.
-    """
-    bins = np.searchsorted(_bin_edges(), predictions.confidence.astype(np.float32), side="right") - 1
-    gap = (predictions.predicted == predictions.labels) - predictions.confidence
-    rows = np.arange(len(predictions))
-    values = np.concatenate([gap, np.ones(len(rows))])
-    columns = np.concatenate([bins, np.full(len(rows), _BINS + 1)])
-    return sparse.csr_array((values, (np.tile(rows, 2), columns)), shape=(len(rows), _BINS + 2))
-
-
-def _bin_edges() -> NDArray[np.float32]:
-    """The edges 0, 1/15, ..., 1 as `torch.linspace` rounds them, (16,)."""
-    # torch steps in float32 from the nearer end, which puts 0.2 and 0.4 just below their edge. Such round confidences
-    # are common (votes of k neighbours), so rounding otherwise would give another error than torchmetrics does.
-    index = np.arange(_BINS + 1, dtype=np.float32)
-    step = np.float32(1) / np.float32(_BINS)
-    return np.where(index < (_BINS + 1) // 2, step * index, np.float32(1) - step * (_BINS - index))
-
-
-def _expected_calibration_error(sums: Floats) -> Floats:
-    """Expected calibration error of the top label, L1, 15 equal-width bins (Guo et al. 2017, arXiv 1706.04599).
-
-    Equals torchmetrics' `MulticlassCalibrationError(n_bins=15, norm="l1")`: a bin's weight (count / n) times its
-    distance |accuracy - confidence| is |sum of right - confidence| / n.
-    """
-    return np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1]
+    metric = METRICS[name]
+    if kind is not None or has_groups is not None:
+        metric.require(metric.kind if kind is None else kind, has_groups is not False)
+    return metric
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("top1", "top-1", True, _top1_terms, _mean),
-        Metric("top5", "top-5", True, _top5_terms, _mean),
-        Metric("mean_per_class", "mean per class", True, _mean_per_class_terms, _mean_of_recalls),
-        Metric("nll", "NLL", False, _nll_terms, _mean),
-        Metric("ece", "ECE", False, _ece_terms, _expected_calibration_error),
+        SumMetric("top1", "top-1", True, terms=top1_terms, reduce=mean),
+        SumMetric("top5", "top-5", True, terms=top5_terms, reduce=mean),
+        SumMetric("mean_per_class", "mean per class", True, terms=mean_per_class_terms, reduce=mean_of_recalls),
+        SumMetric("nll", "NLL", False, largest=np.inf, terms=nll_terms, reduce=mean),
+        SumMetric("ece", "ECE", False, terms=ece_terms, reduce=expected_calibration_error),
+        SumMetric("worst_group", "worst group", True, needs_groups=True, terms=worst_group_terms, reduce=worst_group),
+        RankMetric(
+            "mean_auroc",
+            "mean AUROC",
+            True,
+            kind="multilabel",
+            area=roc_auc,
+            remedy="Test on images that show some label and on images that do not.",
+        ),
+        RankMetric(
+            "map",
+            "mAP",
+            True,
+            kind="multilabel",
+            area=average_precision,
+            remedy="Test on images that show some label.",
+        ),
     )
 }

@@ -6,16 +6,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from bob.errors import UserError
+from bob.results.checks import (
+    as_float,
+    check_integers,
+    check_probabilities,
+    check_schema,
+    check_shape,
+    check_size,
+    check_sums,
+    encodable,
+    read_parquet,
+)
 
-_SUM_TOLERANCE = 1e-3  # half-precision softmax is this far off one
 _CLASSES_KEY = b"bob.classes"
+_GROUPS_KEY = b"bob.groups"
+_GROUP = pa.field("group", pa.int64(), nullable=False)
 _SCHEMA = pa.schema(
     [
         pa.field("name", pa.string(), nullable=False),
@@ -41,10 +53,14 @@ class Predictions:
         label_rank: (n,) int64, how many classes come before the true one: those of strictly larger probability, and
             those of equal probability and lower index. 0 means that the prediction is right.
         classes: The names of all classes, in the order of their indices.
+        groups: (n,) int64, the group of each sample, for `worst_group`; None where the data have no groups.
+        group_names: The names of all groups, in the order of their indices.
 
     Raises:
         UserError: If there is no sample, or the arrays disagree in length, or a value is out of range.
     """
+
+    kind: ClassVar[str] = "classification"
 
     names: list[str]
     labels: NDArray[np.int64]
@@ -53,22 +69,33 @@ class Predictions:
     label_probability: NDArray[np.float64]
     label_rank: NDArray[np.int64]
     classes: tuple[str, ...]
+    groups: NDArray[np.int64] | None = None
+    group_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_size(len(self.names))
+        check_size(len(self.names))
         for name in ("labels", "predicted", "label_rank"):
-            _check_shape(name, getattr(self, name), (len(self),))
-            _check_classes(name, getattr(self, name), len(self.classes))
+            check_shape(name, getattr(self, name), (len(self),))
+            check_integers(name, getattr(self, name), 0, len(self.classes))
         for name in ("confidence", "label_probability"):
-            _check_shape(name, getattr(self, name), (len(self),))
-            _check_probabilities(name, getattr(self, name))
+            check_shape(name, getattr(self, name), (len(self),))
+            check_probabilities(name, getattr(self, name))
+        if self.groups is not None:
+            check_shape("groups", self.groups, (len(self),))
+            check_integers("groups", self.groups, 0, len(self.group_names))
 
     def __len__(self) -> int:
         return len(self.names)
 
     @classmethod
     def from_probabilities(
-        cls, names: Sequence[str], labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]
+        cls,
+        names: Sequence[str],
+        labels: ArrayLike,
+        probabilities: ArrayLike,
+        classes: Sequence[str],
+        groups: ArrayLike | None = None,
+        group_names: Sequence[str] = (),
     ) -> Predictions:
         """Reduce a table of class probabilities to what the metrics need.
 
@@ -77,27 +104,31 @@ class Predictions:
             labels: (n,) integers, the true class of each sample.
             probabilities: (n, C), each row at least 0 and summing to 1 within 1e-3. They are not normalised again.
             classes: C names.
+            groups: (n,) integers, the group of each sample, if the data have groups.
+            group_names: The groups' names.
 
         Raises:
             UserError: If shapes disagree, a probability is not finite or negative, a row does not sum to 1, or a label
-                is no class.
+                is no class, or a group none of the groups.
         """
-        table = _as_float(probabilities)
+        table = as_float(probabilities)
         truth = np.asarray(labels)
-        _check_size(len(names))
-        _check_shape("probabilities", table, (len(names), len(classes)))
-        _check_shape("labels", truth, (len(names),))
-        _check_probabilities("probabilities", table)
-        _check_sums(table)
-        _check_classes("labels", truth, len(classes))
+        check_size(len(names))
+        check_shape("probabilities", table, (len(names), len(classes)))
+        check_shape("labels", truth, (len(names),))
+        check_probabilities("probabilities", table)
+        check_sums(table)
+        check_integers("labels", truth, 0, len(classes))
         return cls(
-            names=[_encodable(name) for name in names],
+            names=encodable(names),
             labels=truth.astype(np.int64),
             predicted=table.argmax(axis=1).astype(np.int64),
             confidence=table.max(axis=1).astype(np.float64),
             label_probability=_of_label(table, truth).astype(np.float64),
             label_rank=_rank_of_label(table, truth),
-            classes=tuple(_encodable(name) for name in classes),
+            classes=tuple(encodable(classes)),
+            groups=None if groups is None else _as_groups(groups, len(group_names)),
+            group_names=tuple(encodable(group_names)),
         )
 
     def per_class(self) -> list[dict[str, str | int | float]]:
@@ -109,8 +140,22 @@ class Predictions:
             for index, of_class in members.items()
         ]
 
+    def per_group(self) -> list[dict[str, str | int | float]]:
+        """For each group that has samples, in order: `group` (its name), `n`, and the share that is right, `accuracy`.
+
+        Empty if the data have no groups.
+        """
+        if self.groups is None:
+            return []
+        right = self.predicted == self.labels
+        members = {int(index): self.groups == index for index in np.unique(self.groups)}
+        return [
+            {"group": self.group_names[index], "n": int(own.sum()), "accuracy": float(right[own].mean())}
+            for index, own in members.items()
+        ]
+
     def write(self, path: Path) -> None:
-        """Write one Parquet file: a row per sample, the class names as JSON in the schema's metadata.
+        """Write one Parquet file: a row per sample, the names of classes and groups as JSON in the schema's metadata.
 
         The same content gives the same bytes (with the same version of pyarrow). The write itself is not atomic:
         give a path inside an atomic folder.
@@ -123,17 +168,27 @@ class Predictions:
             pa.array(self.label_probability, pa.float64()),
             pa.array(self.label_rank, pa.int64()),
         ]
-        schema = _SCHEMA.with_metadata({_CLASSES_KEY: json.dumps(self.classes)})
-        pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, compression="zstd")
+        schema, metadata = _SCHEMA, {_CLASSES_KEY: json.dumps(self.classes)}
+        if self.groups is not None:
+            columns.append(pa.array(self.groups, pa.int64()))
+            schema, metadata = schema.append(_GROUP), {**metadata, _GROUPS_KEY: json.dumps(self.group_names)}
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema.with_metadata(metadata)), path, compression="zstd")
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
-        """Read what `write` wrote.
+        """Read what `write` wrote, with groups or without.
 
         Raises:
             UserError: If the file is missing, is not Parquet, or does not hold predictions.
         """
-        table = _read_table(path)
+        return cls.from_table(read_parquet(path), path)
+
+    @classmethod
+    def from_table(cls, table: pa.Table, path: Path) -> Predictions:
+        """Take predictions out of the table that was read from `path`; see `read`."""
+        grouped = _GROUP.name in table.schema.names
+        schema, keys = (_SCHEMA.append(_GROUP), [_CLASSES_KEY, _GROUPS_KEY]) if grouped else (_SCHEMA, [_CLASSES_KEY])
+        check_schema(table, schema, keys, path, "Predictions.write")
         return cls(
             names=table.column("name").to_pylist(),
             labels=table.column("label").to_numpy(),
@@ -142,18 +197,15 @@ class Predictions:
             label_probability=table.column("label_probability").to_numpy(),
             label_rank=table.column("label_rank").to_numpy(),
             classes=tuple(json.loads(table.schema.metadata[_CLASSES_KEY])),
+            groups=table.column("group").to_numpy() if grouped else None,
+            group_names=tuple(json.loads(table.schema.metadata[_GROUPS_KEY])) if grouped else (),
         )
 
 
-def _as_float(probabilities: ArrayLike) -> NDArray[np.floating]:
-    """Keep the floating type that is given: a double copy of 50,000 x 1,000 would cost 400 MB."""
-    table = np.asarray(probabilities)
-    return table if np.issubdtype(table.dtype, np.floating) else table.astype(np.float64)
-
-
-def _encodable(name: str) -> str:
-    """Spell out the bytes of a file name that is not UTF-8, which Parquet could not hold."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
+def _as_groups(groups: ArrayLike, count: int) -> NDArray[np.int64]:
+    given = np.asarray(groups)
+    check_integers("groups", given, 0, count)
+    return given.astype(np.int64)
 
 
 def _of_label(table: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.floating]:
@@ -165,52 +217,3 @@ def _rank_of_label(table: NDArray[np.floating], labels: NDArray[np.integer]) -> 
     larger = (table > own).sum(axis=1)
     before = np.arange(table.shape[1]) < labels[:, None]
     return (larger + ((table == own) & before).sum(axis=1)).astype(np.int64)
-
-
-def _check_size(size: int) -> None:
-    if size == 0:
-        raise UserError("Expected predictions of at least one sample, but got none.")
-
-
-def _check_shape(name: str, values: NDArray[np.generic], shape: tuple[int, ...]) -> None:
-    if values.shape != shape:
-        raise UserError(f"Expected `{name}` to have shape {shape}, but got {values.shape}.")
-
-
-def _check_probabilities(name: str, values: NDArray[np.floating]) -> None:
-    _refuse(name, values, ~np.isfinite(values), "finite")
-    _refuse(name, values, (values < 0) | (values > 1 + _SUM_TOLERANCE), "probabilities between 0 and 1")
-
-
-def _check_classes(name: str, values: NDArray[np.integer], classes: int) -> None:
-    if not np.issubdtype(values.dtype, np.integer):
-        raise UserError(f"Expected `{name}` to be integers, but got {values.dtype}.")
-    _refuse(name, values, (values < 0) | (values >= classes), f"at least 0 and less than {classes}")
-
-
-def _check_sums(table: NDArray[np.floating]) -> None:
-    sums = table.sum(axis=1, dtype=np.float64)
-    _refuse("probabilities.sum(axis=1)", sums, np.abs(sums - 1) > _SUM_TOLERANCE, f"1 within {_SUM_TOLERANCE}")
-
-
-def _refuse(name: str, values: NDArray[np.generic], bad: NDArray[np.bool_], expected: str) -> None:
-    if bad.any():
-        row = np.argwhere(bad)[0]
-        raise UserError(f"Expected `{name}` to be {expected}, but got {values[tuple(row)]} for sample {row[0]}.")
-
-
-def _read_table(path: Path) -> pa.Table:
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-    except FileNotFoundError:
-        raise UserError(f"Expected a file of predictions at {path}, but got none.") from None
-    except pa.ArrowInvalid as error:
-        raise UserError(f"Expected {path} to be a Parquet file, but got: {error}.") from error
-    if not table.schema.equals(_SCHEMA) or _CLASSES_KEY not in (table.schema.metadata or {}):
-        wanted = ", ".join(_SCHEMA.names)
-        given = ", ".join(table.schema.names)
-        raise UserError(
-            f"Expected {path} to be written by `Predictions.write` (columns {wanted}), but got columns {given}."
-        )
-    return table

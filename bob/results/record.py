@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bob import places
 from bob.errors import UserError
-from bob.results.predictions import Predictions
+from bob.results.multilabel import AnyPredictions, read_predictions
 
-SCHEMA_VERSION = 1
+# Raised when a record gains a key, which an older bob would call unknown; keys that are added have a default, so that
+# older records still read. 2: per_group.
+SCHEMA_VERSION = 2
 RUNS = "runs"
 RECORD_FILE = "record.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -108,12 +110,13 @@ class Record(_Part):
     primary: str
     metrics: dict[str, MetricResult]
     per_class: list[dict[str, str | int | float]]
+    per_group: list[dict[str, str | int | float]] = []
     predictions_sha256: str = ""
     environment: dict[str, Any]
     cost: Cost
     created: str
 
-    def write(self, results: Path, predictions: Predictions) -> Path:
+    def write(self, results: Path, predictions: AnyPredictions) -> Path:
         """Write the record with its predictions beside it, both or neither; return their folder.
 
         Raises:
@@ -190,8 +193,8 @@ def read_record(path: Path) -> Record:
     raise UserError(f"Cannot read the record {path}: {reason}.", "Delete its folder and run it again.")
 
 
-def predictions_of(record_path: Path) -> Predictions:
-    """The per-sample predictions beside a record.
+def predictions_of(record_path: Path) -> AnyPredictions:
+    """The per-sample predictions beside a record, of whichever kind its task has.
 
     Raises:
         UserError: If one of the two files is missing or damaged, or they do not belong together.
@@ -199,4 +202,4 @@ def predictions_of(record_path: Path) -> Predictions:
     expected, path = read_record(record_path).predictions_sha256, record_path.with_name(PREDICTIONS_FILE)
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise UserError(f"{path} is not what its record was made from.", "Delete its folder and run it again.")
-    return Predictions.read(path)
+    return read_predictions(path)

@@ -9,15 +9,17 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import stats
 
 from bob.errors import UserError
-from bob.results.metrics import Floats, Metric
-from bob.results.predictions import Predictions
+from bob.results.metrics import Floats, Metric, Weighted
+from bob.results.multilabel import AnyPredictions
 
 Values = TypeVar("Values", "pd.Series[float]", NDArray[np.float64])
 
-_CHUNK_BYTES = 2**24  # scipy copies the counts once, so twice this is held; more is not faster
+_CHUNK_BYTES = (
+    2**24
+)  # of counts; they are held twice, and a metric may hold a few times as much beside; more is not faster
 _SAME = 1e-12  # relative spread below which values differ by rounding only
 
 
@@ -40,7 +42,7 @@ class Estimate:
 
 def bootstrap(
     metrics: Sequence[Metric],
-    predictions: Predictions,
+    predictions: AnyPredictions,
     *,
     resamples: int = 2000,
     confidence: float = 0.95,
@@ -64,18 +66,101 @@ def bootstrap(
         By the metric's name, in the order given.
 
     Raises:
-        UserError: If `resamples` is not positive or `confidence` not between 0 and 1.
+        UserError: If `resamples` is not positive or `confidence` not between 0 and 1; if a metric is for the other kind
+            of predictions, or not defined on these.
     """
     _check_bootstrap(resamples, confidence)
-    if not metrics:
-        return {}
-    terms = [sparse.csr_array(metric.terms(predictions)) for metric in metrics]
-    tail = (1 - confidence) / 2
-    estimates = {}
-    for metric, replicates in zip(metrics, _replicates(metrics, terms, resamples, seed), strict=True):
-        low, high = np.nanquantile(replicates, [tail, 1 - tail])
-        estimates[metric.name] = Estimate(metric.compute(predictions), float(low), float(high), len(predictions))
-    return estimates
+    values = {metric.name: metric.compute(predictions) for metric in metrics}
+    weighted = [metric.weighted(predictions) for metric in metrics]
+    size = len(predictions)
+    drawn = replicates(weighted, size, resamples, seed)
+    return {
+        name: Estimate(value, *_bounds(own, confidence), size)
+        for (name, value), own in zip(values.items(), drawn, strict=True)
+    }
+
+
+def paired_bootstrap(
+    metric: Metric,
+    first: AnyPredictions,
+    second: AnyPredictions,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """The difference `second` minus `first` of a metric, with its percentile bootstrap interval.
+
+    Both classifiers see the same resamples of the test samples, so that what makes a sample hard for either cancels:
+    the interval is narrower than two separate ones suggest (Efron & Tibshirani 1993, ch. 16; Koehn 2004, W04-3250).
+
+    Args:
+        metric: What to compare.
+        first: On n test samples.
+        second: On the same n samples in the same order.
+        resamples: How many resamples of n samples to draw, with replacement.
+        confidence: Coverage of the interval, between 0 and 1.
+        seed: Equal seeds give equal results.
+
+    Raises:
+        UserError: If `resamples` is not positive or `confidence` not between 0 and 1, or the metric does not fit.
+    """
+    _check_bootstrap(resamples, confidence)
+    if len(first) != len(second):
+        raise UserError(f"Expected two runs on the same samples, but got {len(first)} and {len(second)} of them.")
+    difference = metric.compute(second) - metric.compute(first)
+    before, after = metric.weighted(first), metric.weighted(second)
+    [own] = replicates([lambda weights: after(weights) - before(weights)], len(first), resamples, seed)
+    return Estimate(difference, *_bounds(own, confidence), len(first))
+
+
+def replicates(weighted: Sequence[Weighted], size: int, resamples: int, seed: int) -> list[Floats]:
+    """Evaluate functions of weights on the same resamples of `size` samples, in chunks of bounded memory.
+
+    Args:
+        weighted: Each maps weights (size, r) to values (r,).
+        size: Number of samples.
+        resamples: How many resamples to draw, with replacement.
+        seed: Equal seeds give equal resamples.
+
+    Returns:
+        For each function (resamples,).
+    """
+    values: list[list[Floats]] = [[] for _ in weighted]
+    for counts in _counts(size, resamples, np.random.default_rng(seed)):
+        weights = np.ascontiguousarray(counts.T)
+        for evaluate, sink in zip(weighted, values, strict=True):
+            sink.append(evaluate(weights))
+    return [np.concatenate(sink) for sink in values]
+
+
+def over_seeds(scores: Floats, lows: Floats, highs: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a mean over k seeds, about both which test samples and which seeds were drawn.
+
+    The seeds share their test samples, so their mean is as uncertain about these as one run is: V, the mean over runs
+    of ((high - low) / 2z)^2. What a seed draws (a low-shot subset, an initialisation) averages out: W = s^2 / k, where
+    s^2 is the variance of the scores over seeds. So se^2 = V + W. Few seeds say little about s, so the quantile is
+    Cochran's, (V z + W t) / (V + W) with Student's t of k - 1 degrees of freedom: t where seeds are all the noise, z
+    where they make no difference (Cochran & Cox, Experimental Designs, 1950; Satterthwaite's degrees of freedom covered
+    too little with two or three seeds, when we simulated both). The mean bounds of the runs, which may lie unevenly
+    about the score, are moved outwards by quantile x se - z sqrt(V). With one seed they stay.
+
+    Args:
+        scores: (k,) of each seed.
+        lows: (k,) lower ends of their intervals.
+        highs: (k,) upper ends.
+        confidence: Of the given intervals and of the result.
+    """
+    low, high = float(lows.mean()), float(highs.mean())
+    k, z = len(scores), float(stats.norm.ppf((1 + confidence) / 2))
+    samples = float((((highs - lows) / (2 * z)) ** 2).mean())
+    draws = float(scores.var(ddof=1)) / k if k > 1 else 0.0
+    if draws <= _SAME**2:
+        return low, high
+    t = float(stats.t.ppf((1 + confidence) / 2, k - 1))
+    quantile = (samples * z + draws * t) / (samples + draws)
+    wider = float(quantile * np.sqrt(samples + draws) - z * np.sqrt(samples))
+    return low - wider, high + wider
 
 
 def z_scores(values: Values, ddof: int = 1) -> Values:
@@ -114,21 +199,11 @@ def ranks(values: Values, *, higher_is_better: bool = True) -> Values:
     return _like(values, stats.rankdata(-array if higher_is_better else array, method="average", nan_policy="omit"))
 
 
-def _replicates(
-    metrics: Sequence[Metric], terms: Sequence[sparse.csr_array], resamples: int, seed: int
-) -> list[Floats]:
-    """Each metric's value on each resample: per metric (resamples,)."""
-    size = terms[0].shape[0]
-    # Sparse times dense adds up sample after sample, whatever the number of resamples beside it, and `reduce` gets rows
-    # that are contiguous: so chunks do not change the last digit, as they do in a dense (BLAS) product.
-    transposed = sparse.hstack(terms, format="csr").T.tocsr()
-    borders = np.cumsum([part.shape[1] for part in terms])[:-1]
-    values: list[list[Floats]] = [[] for _ in metrics]
-    for counts in _counts(size, resamples, np.random.default_rng(seed)):
-        sums = np.split(np.ascontiguousarray((transposed @ counts.T).T), borders, axis=-1)
-        for metric, own, sink in zip(metrics, sums, values, strict=True):
-            sink.append(metric.reduce(own))
-    return [np.concatenate(sink) for sink in values]
+def _bounds(values: Floats, confidence: float) -> tuple[float, float]:
+    """The middle `confidence` of the values that are not NaN."""
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _counts(size: int, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:

@@ -22,6 +22,7 @@ from bob.results.leaderboard import (
     write_table,
 )
 from bob.results.record import Record
+from bob.results.statistics import over_seeds
 
 Make = Callable[..., Record]
 
@@ -82,8 +83,33 @@ class TestByHand:
         records = [make_record("a", score, seed=seed) for seed, score in enumerate((0.2, 0.6, 0.7))]
         table = _table([*records, make_record("b", 0.6)])
         assert table["t/linear"].to_dict() == pytest.approx({"a": 0.5, "b": 0.6})
-        assert table["t/linear low"].to_dict() == pytest.approx({"a": 0.4, "b": 0.5})
+        assert table["t/linear seeds"].to_dict() == {"a": 3, "b": 1}
         assert table["rank"].to_dict() == {"b": 1, "a": 2}
+        scores = np.array([0.2, 0.6, 0.7])
+        low, _ = over_seeds(scores, scores - 0.1, scores + 0.1)
+        assert low < 0 and table["t/linear low"].to_dict() == pytest.approx({"a": 0.0, "b": 0.5})
+        assert table["t/linear high"].to_dict() == pytest.approx({"a": 1.0, "b": 0.7})
+        shown = compact(table.reset_index()).set_index("backbone")
+        assert shown["t/linear seeds"].to_dict() == {"a": "3", "b": "1"}
+        assert settings_of(table) == ["t/linear"]
+
+    def test_seeds_widen_the_interval(self, make_record: Make) -> None:
+        records = [make_record("a", score, seed=seed) for seed, score in enumerate((0.48, 0.5, 0.52))]
+        table = _table([*records, make_record("b", 0.5)])
+        widths = table["t/linear high"] - table["t/linear low"]
+        assert 0.2 < widths["a"] < 0.25 and widths["b"] == pytest.approx(0.2)
+
+    def test_one_seed_has_no_column_of_seeds(self, make_record: Make) -> None:
+        assert "t/linear seeds" not in _table([make_record("a", 0.5), make_record("b", 0.6)])
+
+    def test_a_metric_without_a_largest_value_is_not_cut(self, make_record: Make) -> None:
+        scores = {"nll": (0.2, 2.6, 1.7)}
+        records = [
+            make_record("a", score, seed=seed, metric="nll", higher_is_better=False)
+            for seed, score in enumerate(scores["nll"])
+        ]
+        row = _table(records).loc["a"]
+        assert row["t/linear high"] > 2.6 and row["t/linear low"] == 0
 
     def test_ties_share_a_rank_and_stand_by_name(self, make_record: Make) -> None:
         table = _table([make_record(name, score) for name, score in (("d", 0.5), ("b", 0.5), ("c", 0.9), ("a", 0.1))])
@@ -147,6 +173,13 @@ class TestWhatCounts:
         table = leaderboard(kept).set_index("backbone")
         assert np.isnan(table.loc["a", "t/knn"]) and table.loc["a", "t/linear"] == 0.4
 
+    def test_zero_shot_runs_share_a_row_with_the_others(self, make_record: Make) -> None:
+        zero_shot = make_record("a", 0.6, protocol="zero_shot", created="2026-01-02")
+        identity = {**zero_shot.request.backbone_identity, "text": {"prompts": "p"}}
+        request = zero_shot.request.model_copy(update={"backbone_identity": identity})
+        records = [make_record("a", 0.5, created="2026-01-01"), zero_shot.model_copy(update={"request": request})]
+        assert list(comparable(tidy(records))["protocol"]) == ["linear", "zero_shot"]
+
     def test_a_column_has_one_set_of_images(self, make_record: Make) -> None:
         records = [
             make_record("a", 0.9, data="old", created="2026-01-01"),
@@ -173,6 +206,35 @@ class TestWhatCounts:
         assert len(select(records, [], [], [])) == len(records)
         with pytest.raises(UserError, match="No record matches"):
             select(records, ["zzz"], [], [])
+
+
+class TestLayerwise:
+    PROTOCOLS = ("knn", "knn@5shot", "knn@block0", "knn@block11", "knn@patches9", "knn@5shot@block3")
+
+    @pytest.mark.parametrize(
+        ("patterns", "kept"),
+        [
+            ([], [0, 1, 4]),
+            (["knn*"], [0, 1, 4]),
+            (["knn@5shot"], [1]),
+            (["knn@block11"], [3]),
+            (["knn@block*"], [2, 3]),
+            (["*@*"], [1, 2, 3, 4, 5]),
+            (["knn", "*@block3"], [0, 5]),
+        ],
+    )
+    def test_are_kept_where_they_are_named(self, make_record: Make, patterns: list[str], kept: list[int]) -> None:
+        records = [make_record(protocol=name) for name in self.PROTOCOLS]
+        found = [record.request.protocol["name"] for record in select(records, [], [], patterns)]
+        assert found == [self.PROTOCOLS[place] for place in kept]
+
+    def test_alone_they_do_not_make_a_table(self, make_record: Make) -> None:
+        with pytest.raises(UserError, match=r"No record matches.*`bob depth`"):
+            select([make_record(protocol="knn@block3")], [], [], [])
+
+    def test_protocols_with_modifiers_are_columns(self, make_record: Make) -> None:
+        records = [make_record(b, protocol=p) for b in "ab" for p in ("knn@10%", "knn@patches9")]
+        assert settings_of(leaderboard(tidy(records))) == ["t/knn@10%", "t/knn@patches9"]
 
 
 class TestFiles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from bob.errors import UserError
 from bob.results.metrics import METRICS, get_metric
+from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -61,10 +63,16 @@ CASES: dict[str, Case] = {
 }
 
 
+def _groups(size: int) -> np.ndarray:
+    """Four groups, the third without a sample, the last small."""
+    return np.where(np.arange(size) % 11 == 7, 3, np.arange(size) % 2)
+
+
 def _predictions(case: Case) -> Predictions:
     labels, table = case
     names = [str(i) for i in range(len(labels))]
-    return Predictions.from_probabilities(names, labels, table, [str(c) for c in range(table.shape[1])])
+    classes = [str(c) for c in range(table.shape[1])]
+    return Predictions.from_probabilities(names, labels, table, classes, _groups(len(labels)), "pqrs")
 
 
 def _reference_top1(labels: np.ndarray, table: np.ndarray) -> float:
@@ -95,18 +103,26 @@ def _reference_ece(labels: np.ndarray, table: np.ndarray) -> float:
     return float(metric(torch.tensor(table), torch.tensor(labels)))
 
 
-# The last two references compute in float32.
+def _reference_worst_group(labels: np.ndarray, table: np.ndarray) -> float:
+    groups, right = _groups(len(labels)), table.argmax(axis=1) == labels
+    return min(float(right[groups == group].mean()) for group in set(groups))
+
+
+# Those of nll and ece compute in float32.
 REFERENCES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], float]] = {
     "top1": (_reference_top1, 1e-12),
     "top5": (_reference_top5, 1e-12),
     "mean_per_class": (_reference_mean_per_class, 1e-12),
     "nll": (_reference_nll, 2e-6),
     "ece": (_reference_ece, 2e-6),
+    "worst_group": (_reference_worst_group, 1e-12),
 }
+ONE_LABEL = [name for name, metric in METRICS.items() if metric.kind == "classification"]
 
 
 def test_every_metric_has_a_reference() -> None:
-    assert set(REFERENCES) == set(METRICS)
+    # Those for several labels are compared in test_multilabel.py.
+    assert list(REFERENCES) == ONE_LABEL and {"mean_auroc", "map"} == set(METRICS) - set(REFERENCES)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -140,7 +156,7 @@ def test_confidence_of_one_has_its_own_bin() -> None:
     assert METRICS["ece"].compute(made) == pytest.approx((0.05 + 1.0) / 2)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", ONE_LABEL)
 def test_reduce_takes_many_sums_at_once(name: str) -> None:
     metric = METRICS[name]
     made = _predictions(CASES["long tail"])
@@ -159,11 +175,70 @@ def test_many_classes_stay_sparse() -> None:
     assert terms.nnz <= 2 * len(made)
 
 
+@pytest.mark.parametrize("name", ONE_LABEL)
+def test_weighted_by_one_is_the_value(name: str) -> None:
+    made = _predictions(CASES["long tail"])
+    found = METRICS[name].weighted(made)(np.ones((len(made), 2)))
+    np.testing.assert_allclose(found, METRICS[name].compute(made), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ONE_LABEL)
+@pytest.mark.parametrize("case", CASES)
+def test_values_lie_between_0_and_the_largest(name: str, case: str) -> None:
+    assert 0 <= METRICS[name].compute(_predictions(CASES[case])) <= METRICS[name].largest
+
+
+class TestWhatMetricsAreFor:
+    def test_a_card_may_not_mix_them(self) -> None:
+        with pytest.raises(UserError) as error:
+            get_metric("map", "classification")
+        assert str(error.value) == (
+            "The metric `map` is for several labels an image, but the task has one label an image. "
+            "Use some of top1, top5, mean_per_class, nll, ece, worst_group."
+        )
+        with pytest.raises(UserError, match=r"`top1` is for one label an image.*Use some of mean_auroc, map\."):
+            get_metric("top1", "multilabel")
+        assert get_metric("map", "multilabel", has_groups=False) is METRICS["map"]
+
+    def test_groups(self) -> None:
+        with pytest.raises(UserError, match="`worst_group` needs the group of each image, but the data have no groups"):
+            get_metric("worst_group", "classification", has_groups=False)
+        assert get_metric("worst_group", has_groups=True) is get_metric("worst_group", "classification")
+
+    @pytest.mark.parametrize("name", METRICS)
+    def test_predictions_of_the_other_kind(self, name: str) -> None:
+        one = _predictions(CASES["binary"])
+        several = MultiLabelPredictions.from_probabilities(["i", "j"], [[1], [0]], [[0.5], [0.2]], "a")
+        right, wrong = (one, several) if name in ONE_LABEL else (several, one)
+        METRICS[name].compute(right)
+        for ask in (METRICS[name].compute, METRICS[name].weighted):
+            with pytest.raises(UserError, match=f"The metric `{name}` is for"):
+                ask(wrong)
+
+    def test_predictions_without_groups(self) -> None:
+        made = dataclasses.replace(_predictions(CASES["binary"]), groups=None, group_names=())
+        for ask in (METRICS["worst_group"].compute, METRICS["worst_group"].weighted):
+            with pytest.raises(UserError, match=r"needs the group of each image.*Add a column `group`"):
+                ask(made)
+
+
+def test_worst_group_by_hand() -> None:
+    table = np.eye(2)[[0, 0, 1, 1, 1]]
+    made = Predictions.from_probabilities(list("ijklm"), [0, 1, 1, 0, 0], table, "ab", [0, 0, 2, 2, 2], "xyz")
+    assert METRICS["worst_group"].compute(made) == pytest.approx(1 / 3)
+    # Resampled: without the third group; with nothing but a wrong answer in the first
+    weights = np.array([[3.0, 1, 0, 0, 0], [0, 1, 3, 0, 0]]).T
+    np.testing.assert_allclose(METRICS["worst_group"].weighted(made)(weights), [3 / 4, 0])
+
+
 def test_get_metric() -> None:
     assert get_metric("top1") is METRICS["top1"]
 
 
-@pytest.mark.parametrize(("name", "hint"), [("top_1", "Did you mean: top1"), ("fid", "Known metrics: top1, top5")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("top_1", "Did you mean: top1"), ("fid", "Known metrics: top1, top5"), ("mAP", "Did you mean: map")],
+)
 def test_unknown_metric(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=f"Expected the name of a metric, but got `{name}`. {hint}"):
         get_metric(name)

@@ -155,3 +155,47 @@ def test_file_of_something_else(tmp_path: Path) -> None:
     pd.DataFrame({"name": ["a"], "score": [1.0]}).to_parquet(tmp_path / "p.parquet")
     with pytest.raises(UserError, match=r"written by `Predictions.write`.*but got columns name, score"):
         Predictions.read(tmp_path / "p.parquet")
+
+
+class TestGroups:
+    GROUPS = (2, 0, 2, 2)
+
+    def _grouped(self, **changes: object) -> Predictions:
+        return _predictions(**{"groups": self.GROUPS, "group_names": ["day", "dusk", "night"], **changes})
+
+    def test_per_group(self) -> None:
+        # w in "night" is right; x in "day", y and z in "night" are wrong
+        assert self._grouped().per_group() == [
+            {"group": "day", "n": 1, "accuracy": 0.0},
+            {"group": "night", "n": 3, "accuracy": pytest.approx(1 / 3)},
+        ]
+        assert _predictions().per_group() == []
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        made = self._grouped(groups=np.array(self.GROUPS, dtype=np.int32))
+        made.write(tmp_path / "p.parquet")
+        back = Predictions.read(tmp_path / "p.parquet")
+        assert back.groups is not None and back.groups.dtype == np.int64
+        np.testing.assert_array_equal(back.groups, self.GROUPS)
+        assert back.group_names == ("day", "dusk", "night")
+        assert list(pd.read_parquet(tmp_path / "p.parquet")["group"]) == list(self.GROUPS)
+
+    def test_files_without_groups_are_what_they_were(self, tmp_path: Path) -> None:
+        _predictions().write(tmp_path / "p.parquet")
+        back = Predictions.read(tmp_path / "p.parquet")
+        assert back.groups is None and back.group_names == ()
+        assert "group" not in pd.read_parquet(tmp_path / "p.parquet")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"groups": [0, 1]}, r"`groups` to have shape \(4,\), but got \(2,\)"),
+            ({"groups": [0, 1, 3, 0]}, "`groups` to be at least 0 and less than 3, but got 3 for sample 2"),
+            ({"groups": [0, 1, -1, 0]}, "`groups` to be at least 0 and less than 3, but got -1 for sample 2"),
+            ({"groups": [0.0, 1, 1, 0]}, "`groups` to be integers, but got float64"),
+            ({"group_names": []}, "`groups` to be at least 0 and less than 0"),
+        ],
+    )
+    def test_bad_groups(self, changes: dict[str, object], message: str) -> None:
+        with pytest.raises(UserError, match=f"Expected .*{message}"):
+            self._grouped(**changes)

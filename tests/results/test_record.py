@@ -17,6 +17,7 @@ import pytest
 
 from bob.errors import UserError
 from bob.results.metrics import METRICS
+from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
 from bob.results.record import (
     SCHEMA_VERSION,
@@ -84,6 +85,8 @@ class TestRequest:
     def test_folder_name_is_readable_safe_and_unique(self) -> None:
         name = Request(**REQUEST).folder_name()
         assert name.startswith("resnet__folder-photos-of-cats__linear__s0__")
+        low_shot = {"protocol": {**REQUEST["protocol"], "name": "linear@10%@block3"}}
+        assert "__linear-10-block3__s0__" in Request(**{**REQUEST, **low_shot}).folder_name()
         wild = {"backbone": "../../../" + "x" * 300 + ".py:make", "task": "folder:/\u00fc/..", "seed": 12}
         name = Request(**{**REQUEST, **wild}).folder_name()
         assert "/" not in name and not name.startswith(".") and len(name.encode()) < 255
@@ -101,8 +104,18 @@ class TestWriting:
         assert read.request.run_id() == read.run_id
         assert list(read_records(tmp_path)) == [read]
         back = predictions_of(folder / "record.json")
-        for metric in METRICS.values():
+        for metric in [METRICS[name] for name in ("top1", "top5", "mean_per_class", "nll", "ece")]:
             assert metric.compute(back) == metric.compute(predictions)
+
+    def test_predictions_of_several_labels(self, tmp_path: Path, make_record: Callable[..., Record]) -> None:
+        made = MultiLabelPredictions.from_probabilities(["i", "j"], [[1, 0], [-1, 1]], [[0.2, 0.9], [0.5, 0.5]], "ab")
+        groups = [{"group": "x", "n": 1, "accuracy": 0.5}]
+        record = make_record(metric="map").model_copy(update={"per_group": groups, "per_class": made.per_class()})
+        path = record.write(tmp_path, made) / "record.json"
+        read, back = read_record(path), predictions_of(path)
+        assert (read.per_group, read.per_class) == (groups, made.per_class())
+        assert isinstance(back, MultiLabelPredictions)
+        assert METRICS["map"].compute(back) == METRICS["map"].compute(made)
 
     def test_an_error_leaves_nothing(
         self, tmp_path: Path, make_record: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
@@ -197,7 +210,16 @@ class TestReading:
     def test_newer_schema(self, path: Path) -> None:
         content = json.loads(path.read_text())
         path.write_text(json.dumps({**content, "schema_version": SCHEMA_VERSION + 1, "new": 1}))
-        assert "has schema version 2, newer than 1. Update bob." in self._complaint(path)
+        assert f"has schema version {SCHEMA_VERSION + 1}, newer than {SCHEMA_VERSION}. Update bob." in self._complaint(
+            path
+        )
+
+    def test_a_record_of_schema_1(self, path: Path) -> None:
+        content = json.loads(path.read_text())
+        del content["per_group"]
+        path.write_text(json.dumps({**content, "schema_version": 1}))
+        record = read_record(path)
+        assert (record.per_group, record.schema_version) == ([], 1)
 
     def test_missing(self, path: Path) -> None:
         path.unlink()
@@ -224,6 +246,7 @@ class TestReading:
 def test_results_import_no_torch() -> None:
     code = (
         "import sys, bob.results.leaderboard, bob.results.record, bob.results.statistics, bob.results.predictions;"
+        "import bob.results.compare, bob.results.depth, bob.compare, bob.depth;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,9 +15,10 @@ from bob.errors import UserError
 from bob.results import statistics
 from bob.results.metrics import METRICS, Metric
 from bob.results.predictions import Predictions
-from bob.results.statistics import Estimate, bootstrap, ranks, z_scores
+from bob.results.statistics import Estimate, bootstrap, over_seeds, paired_bootstrap, ranks, z_scores
 
-ALL = list(METRICS.values())
+ALL = [metric for metric in METRICS.values() if metric.kind == "classification"]
+NAMES = [metric.name for metric in ALL]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -30,7 +31,8 @@ def _predictions(size: int = 300, classes: int = 10, seed: int = 0) -> Predictio
     labels = rng.integers(classes, size=size)
     table = _softmax(rng.normal(size=(size, classes)) + 2 * np.eye(classes)[labels])
     names = [str(i) for i in range(size)]
-    return Predictions.from_probabilities(names, labels, table, [str(c) for c in range(classes)])
+    groups = rng.integers(3, size=size)
+    return Predictions.from_probabilities(names, labels, table, [str(c) for c in range(classes)], groups, "xyz")
 
 
 def _right_or_wrong(right: np.ndarray) -> Predictions:
@@ -39,7 +41,7 @@ def _right_or_wrong(right: np.ndarray) -> Predictions:
 
 
 def _subset(predictions: Predictions, indices: np.ndarray) -> Predictions:
-    arrays = ("labels", "predicted", "confidence", "label_probability", "label_rank")
+    arrays = ("labels", "predicted", "confidence", "label_probability", "label_rank", "groups")
     names = [predictions.names[i] for i in indices]
     return dataclasses.replace(predictions, names=names, **{k: getattr(predictions, k)[indices] for k in arrays})
 
@@ -49,7 +51,7 @@ def _resampled(metric: Metric, predictions: Predictions, draws: np.ndarray) -> n
     return np.array([metric.compute(_subset(predictions, indices)) for indices in draws])
 
 
-@pytest.mark.parametrize("metric", ALL, ids=METRICS)
+@pytest.mark.parametrize("metric", ALL, ids=NAMES)
 def test_equals_scipy_within_noise(metric: Metric) -> None:
     made = _predictions()
     resamples = 2000
@@ -126,7 +128,7 @@ def test_seed_decides() -> None:
 def test_metrics_share_their_resamples() -> None:
     made = _predictions()
     together = bootstrap(ALL, made, resamples=100)
-    assert list(together) == list(METRICS)
+    assert list(together) == NAMES
     for metric in ALL:
         assert bootstrap([metric], made, resamples=100)[metric.name] == together[metric.name]
 
@@ -161,6 +163,86 @@ def test_one_sample_and_no_metric() -> None:
 def test_bad_arguments(given: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=f"Expected {message}"):
         bootstrap(ALL, _predictions(), **given)
+
+
+class TestPaired:
+    def test_equals_the_slow_way(self) -> None:
+        a, b = _predictions(size=60), _predictions(size=60)
+        b = dataclasses.replace(b, predicted=np.where(np.arange(60) % 7, b.predicted, b.labels))
+        rng = np.random.default_rng(4)
+        draws = np.stack([rng.integers(60, size=60) for _ in range(200)])
+        for metric in ALL:
+            found = paired_bootstrap(metric, a, b, resamples=200, seed=4)
+            differences = _resampled(metric, b, draws) - _resampled(metric, a, draws)
+            np.testing.assert_allclose([found.low, found.high], np.quantile(differences, [0.025, 0.975]), atol=1e-12)
+            assert (found.value, found.n) == (metric.compute(b) - metric.compute(a), 60)
+
+    def test_is_narrower_than_two_intervals(self) -> None:
+        right = np.arange(200) < 150
+        a, b = _right_or_wrong(right), _right_or_wrong(right | (np.arange(200) >= 190))
+        found = paired_bootstrap(METRICS["top1"], a, b)
+        assert found.value == pytest.approx(0.05) and found.low > 0.01
+        alone = bootstrap([METRICS["top1"]], a)["top1"]
+        assert found.high - found.low < (alone.high - alone.low) / 1.5
+
+    def test_nothing_changes(self) -> None:
+        a = _predictions()
+        for metric in ALL:
+            assert paired_bootstrap(metric, a, a, resamples=20) == Estimate(0, 0, 0, 300)
+
+    def test_other_lengths(self) -> None:
+        with pytest.raises(UserError, match="two runs on the same samples, but got 300 and 299"):
+            paired_bootstrap(METRICS["top1"], _predictions(), _predictions(size=299))
+
+
+def _coverage(rng: np.random.Generator, seeds: int, spread: float, size: int = 400, trials: int = 1500) -> float:
+    """How often the interval holds 0.7, the mean of all seeds on all samples.
+
+    Each seed is right about a sample where a normal variable, of which the seeds share 7 parts in 10, is below a level
+    that moves with the seed.
+    """
+    covered = 0
+    level = stats.norm.ppf(0.7) * np.sqrt(1 + spread**2)  # so that 0.7 is the mean over seeds too
+    for _ in range(trials):
+        shared, own = rng.normal(size=size), rng.normal(size=(seeds, size))
+        right = np.sqrt(0.7) * shared + np.sqrt(0.3) * own < level + spread * rng.normal(size=(seeds, 1))
+        scores = right.mean(axis=1)
+        half = 1.96 * np.sqrt(scores * (1 - scores) / size)
+        low, high = over_seeds(scores, scores - half, scores + half)
+        covered += low <= 0.7 <= high
+    return covered / trials
+
+
+class TestOverSeeds:
+    @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+    @pytest.mark.parametrize("spread", [0.0, 0.05, 0.2])
+    def test_covers_the_mean_of_all_seeds_and_samples(self, seeds: int, spread: float) -> None:
+        assert _coverage(np.random.default_rng(0), seeds, spread) >= 0.93
+
+    def test_mean_of_bounds_alone_would_not_cover(self) -> None:
+        rng, covered = np.random.default_rng(0), 0
+        for _ in range(500):
+            scores = 0.7 + rng.normal(scale=0.05, size=3)
+            covered += (scores - 0.02).mean() <= 0.7 <= (scores + 0.02).mean()
+        assert covered / 500 < 0.6
+
+    def test_one_seed_stays(self) -> None:
+        assert over_seeds(np.array([0.5]), np.array([0.37]), np.array([0.6])) == (0.37, 0.6)
+
+    def test_equal_seeds_stay(self) -> None:
+        same = np.full(3, 0.1 + 0.2)
+        assert over_seeds(same, same - 0.1, same + 0.3) == pytest.approx((0.2, 0.6))
+
+    def test_seeds_alone_make_students_interval(self) -> None:
+        scores = np.array([0.5, 0.6, 0.61, 0.53])
+        expected = stats.t.interval(0.95, 3, scores.mean(), stats.sem(scores))
+        assert over_seeds(scores, scores, scores) == pytest.approx(expected)
+
+    def test_by_hand(self) -> None:
+        # s^2 = 0.02 and k = 2 make W = 0.01; V is 0.01 as well: the quantile lies midway between 1.960 and 12.706
+        scores, half = np.array([0.4, 0.6]), 1.959964 * 0.1
+        low, high = over_seeds(scores, scores - half, scores + half)
+        assert (low, high) == pytest.approx((0.5 - 7.333084 * 0.02**0.5, 0.5 + 7.333084 * 0.02**0.5), rel=1e-5)
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
