@@ -9,11 +9,16 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+# Features looked at at once when they are searched for what is not finite; bounds memory for memory-mapped ones.
+_CHUNK_ELEMENTS = 1 << 22
+
 
 class Probe(ABC):
     """A classifier on features, in the manner of scikit-learn.
 
-    `__init__` only stores hyperparameters, `fit` validates, learned state ends in `_`.
+    `__init__` only stores hyperparameters, `fit` validates, learned state ends in `_`. A probe that says it is
+    multi-label takes labels (n, n_classes) of 1, 0 and -1 for unknown, gives each label's own probability, so that
+    rows do not sum to one, and predicts int64 (n, n_classes) of 1 and 0.
     """
 
     @abstractmethod
@@ -49,29 +54,35 @@ class Probe(ABC):
             yield point, cls(**point).fit(features, labels, n_classes).predict_proba(queries)
 
 
-def check_training(features: np.ndarray, labels: np.ndarray, n_classes: int) -> None:
+def check_training(features: np.ndarray, labels: np.ndarray, n_classes: int, multi_label: bool = False) -> None:
     """Fail unless features are (n, D) and finite, and labels (n,) integers of at least two classes in range.
+
+    With `multi_label`, labels must be integers (n, n_classes) of 1, 0 and -1, not all of them -1.
 
     Raises:
         ValueError: Stating what was expected and what was found.
     """
     check_features(features)
-    if labels.shape != (len(features),):
-        raise ValueError(f"Expected labels of shape ({len(features)},), but got {labels.shape}.")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"Expected integer labels in [0, {n_classes}), but got {labels.min()} to {labels.max()}.")
-    if labels.min() == labels.max():
+    shape = (len(features), n_classes) if multi_label else (len(features),)
+    if labels.shape != shape:
+        raise ValueError(f"Expected labels of shape {shape}, but got {labels.shape}.")
+    low, high = (-1, 2) if multi_label else (0, n_classes)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < low or labels.max() >= high:
+        raise ValueError(f"Expected integer labels in [{low}, {high}), but got {labels.min()} to {labels.max()}.")
+    if multi_label and labels.max() == -1:
+        raise ValueError("Expected at least one known label, but all are -1.")
+    if not multi_label and labels.min() == labels.max():
         raise ValueError(f"Expected at least two classes, but all labels are {labels.min()}.")
 
 
-def check_grid(points: Iterable[dict[str, Any]], varying: str) -> None:
-    """Fail unless the points of a grid differ in one hyperparameter alone, so that they can share their work.
+def check_grid(points: Iterable[dict[str, Any]], *varying: str) -> None:
+    """Fail unless the points of a grid differ in these hyperparameters alone, so that they can share their work.
 
     Raises:
         ValueError: If they differ in another.
     """
-    if len({tuple(sorted((k, v) for k, v in point.items() if k != varying)) for point in points}) > 1:
-        raise ValueError(f"Expected a grid whose points differ in `{varying}` alone.")
+    if len({tuple(sorted((k, v) for k, v in point.items() if k not in varying)) for point in points}) > 1:
+        raise ValueError(f"Expected a grid whose points differ in {' and '.join(f'`{k}`' for k in varying)} alone.")
 
 
 def check_features(features: np.ndarray, width: int | None = None) -> None:
@@ -82,7 +93,9 @@ def check_features(features: np.ndarray, width: int | None = None) -> None:
     """
     if features.ndim != 2 or 0 in features.shape or width not in (None, features.shape[-1]):
         raise ValueError(f"Expected features of shape (n, {width or 'D'}) with n > 0, but got {features.shape}.")
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    rows = max(1, _CHUNK_ELEMENTS // features.shape[1])
+    chunks = (features[start : start + rows] for start in range(0, len(features), rows))
+    bad = np.flatnonzero(~np.concatenate([np.isfinite(chunk).all(axis=1) for chunk in chunks]))
     if len(bad):
         raise ValueError(f"Expected finite features, but row {bad[0]} is not ({len(bad)} rows in all).")
 

@@ -8,16 +8,29 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bob.probes.attentive import AttentiveProbe
 from bob.probes.base import Probe
+from bob.probes.class_mean import NearestClassMean
 from bob.probes.knn import KNeighbors
 from bob.probes.logistic import LogisticRegression
 from bob.probes.ridge import RidgeClassifier
+from bob.probes.sgd import LinearSGD
 
+ATTENTIVE = {"tokens": 3, "heads": 2, "epochs": 100}
+SGD = {"epochs": 40}
 CLASSES = 4
 GRIDS: dict[type[Probe], list[dict[str, Any]]] = {
     KNeighbors: [{"k": 1}, {"k": 20}, {"k": 7}, {"k": 7, "temperature": None}],
     LogisticRegression: [{"l2": 1e-3}, {"l2": 10.0}, {"l2": 1e-1}],
     RidgeClassifier: [{"l2": 1e-4}, {"l2": 10.0}, {"l2": 1e-1}],
+    NearestClassMean: [{"normalize": "none"}, {"normalize": "l2n"}, {"normalize": "cl2n"}],
+    # A batch holds all images here: smaller ones are told apart by the order of the rows.
+    LinearSGD: [
+        {"lr": 0.05, **SGD},
+        {"lr": 0.5, "weight_decay": 1e-2, **SGD},
+        {"lr": 0.1, "columns": ((0, 4), (2, 5)), **SGD},
+    ],
+    AttentiveProbe: [{"lr": 1e-2, **ATTENTIVE}, {"lr": 3e-2, "weight_decay": 0.1, **ATTENTIVE}],
 }
 PROBES = [pytest.param(probe, point, id=f"{probe.__name__}-{point}") for probe in GRIDS for point in GRIDS[probe]]
 
@@ -79,7 +92,7 @@ class TestContract:
         np.testing.assert_allclose(alone, whole, rtol=0, atol=1e-12)
 
     def test_refit_forgets(self, kind: type[Probe], point: dict[str, Any]) -> None:
-        (x, y), (other, _) = _blobs(), _blobs(size=80, width=5, seed=3)
+        (x, y), (other, _) = _blobs(), _blobs(size=80, width=6, seed=3)
         fresh = kind(**point).fit(x, y, CLASSES).predict_proba(x)
         used = kind(**point).fit(other, np.arange(80) % 2, 2).fit(x, y, CLASSES).predict_proba(x)
         np.testing.assert_array_equal(used, fresh)
@@ -92,8 +105,8 @@ class TestContract:
         np.testing.assert_allclose(shuffled, straight, rtol=0, atol=1e-4)
 
     def test_constant_features_give_every_query_one_answer(self, kind: type[Probe], point: dict[str, Any]) -> None:
-        # A collapsed backbone. 257 numbers, whose products a matrix product adds up in an order that depends on shapes.
-        row = np.random.default_rng(5).normal(size=257).astype("f4")
+        # A collapsed backbone. 258 numbers, whose products a matrix product adds up in an order that depends on shapes.
+        row = np.random.default_rng(5).normal(size=258).astype("f4")
         x, y = np.tile(row, (103, 1)), np.arange(103) % CLASSES
         fitted = kind(**point).fit(x, y, CLASSES)
         table = fitted.predict_proba(np.tile(row, (50, 1)))
@@ -157,7 +170,9 @@ def test_path_equals_separate_fits(kind: type[Probe]) -> None:
         (kind, {"l2": l2})
         for kind in (LogisticRegression, RidgeClassifier)
         for l2 in (0.0, -1.0, float("nan"), float("inf"))
-    ],
+    ]
+    + [(NearestClassMean, {"normalize": "l1"}), (LinearSGD, {**SGD, "lr": 0.0}), (LinearSGD, {**SGD, "columns": ()})]
+    + [(AttentiveProbe, {**ATTENTIVE, "lr": float("nan")}), (AttentiveProbe, {**ATTENTIVE, "weight_decay": -1.0})],
 )
 def test_bad_hyperparameters_fail_in_fit_and_in_path(kind: type[Probe], bad: dict[str, Any]) -> None:
     x, y = _blobs()
