@@ -65,6 +65,14 @@ class Backbone(nn.Module):
         """
         raise self._lacks("blocks to read one by one", "Use a timm, open_clip, torchvision or transformers model.")
 
+    def read(self, images: torch.Tensor) -> tuple[torch.Tensor, list[LayerOutput]]:
+        """Return what `embed` and `layers` return, in one forward pass where the source can.
+
+        Raises:
+            UserError: As they do.
+        """
+        return self.embed(images), self.layers(images)
+
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the maps (B, C_i, H_i, W_i) at the strides that `strides` says, finest first.
 
@@ -85,6 +93,20 @@ class Backbone(nn.Module):
             UserError: If this backbone has no text tower.
         """
         raise self._lacks("a text tower", "Use a vision-language backbone.")
+
+    def parameter_groups(
+        self, layer_decay: float | None, *, lr: float, weight_decay: float, head: nn.Module | None = None
+    ) -> list[dict[str, Any]]:
+        """Return groups of all trainable parameters for an optimizer, each layer with its own share of the rate.
+
+        See `bob.backbones.parameter_groups.parameter_groups`.
+
+        Raises:
+            UserError: If the layers cannot be told apart and `layer_decay` is neither None nor 1.
+        """
+        from bob.backbones.parameter_groups import parameter_groups
+
+        return parameter_groups(self, head, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)
 
     def weights_sha256(self) -> str:
         """SHA-256 (hex) of all parameters and buffers with their names, types and shapes."""

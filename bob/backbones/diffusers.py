@@ -104,11 +104,17 @@ class DiffusionBackbone(Backbone):
 
     def layers(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> list[LayerOutput]:
         """See `Backbone.layers`: the down blocks, each before its downsampling, then the mid block."""
-        maps = self.model(images)
-        chosen = range(len(maps)) if indices is None else indices
-        if any(not -len(maps) <= index < len(maps) for index in chosen):
-            raise self._lacks(f"blocks {list(chosen)}", f"It has {len(maps)}, counted from 0.")
-        return [LayerOutput(pooled=maps[index].mean(dim=(2, 3)), map=maps[index]) for index in chosen]
+        blocks = self.read(images)[1]
+        if indices is None:
+            return blocks
+        if any(not -len(blocks) <= index < len(blocks) for index in indices):
+            raise self._lacks(f"blocks {list(indices)}", f"It has {len(blocks)}, counted from 0.")
+        return [blocks[index] for index in indices]
+
+    def read(self, images: torch.Tensor) -> tuple[torch.Tensor, list[LayerOutput]]:
+        """See `Backbone.read`; the feature is the last block's."""
+        blocks = [LayerOutput(pooled=map_.mean(dim=(2, 3)), map=map_) for map_ in self.model(images)]
+        return blocks[-1].pooled, blocks
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """See `Backbone.feature_maps`: the last map of each stride, so the mid block's for the coarsest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from bob.backbones.base import Backbone, LayerOutput
 from bob.backbones.blocks import Block, find_blocks, first_tensor
 from bob.errors import UserError, first_line
 
+T = TypeVar("T")
 _REMEDY = "Use a backbone whose stages lie in nn.Sequential or nn.ModuleList, or give it `layers` of its own."
 
 
@@ -44,13 +46,19 @@ class HookedBackbone(Backbone):
         """
         plan = self._learnt()
         wanted = plan.blocks if indices is None else [self._block(index) for index in indices]
-        outputs = _read(self.model, images, wanted, plan.changed)
+        _, outputs = _read(self.model, wanted, lambda: self.model(images), plan.changed)
         return [self._layer(block, outputs[block], images) for block in wanted]
+
+    def read(self, images: torch.Tensor) -> tuple[torch.Tensor, list[LayerOutput]]:
+        """See `Backbone.read`; one pass."""
+        plan = self._learnt()
+        feature, outputs = _read(self.model, plan.blocks, lambda: self.embed(images), plan.changed)
+        return feature, [self._layer(block, outputs[block], images) for block in plan.blocks]
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """See `Backbone.feature_maps`: the last map of each stride, finest first."""
         plan, wanted = self._learnt(), self._last_block_of_each_stride()
-        outputs = _read(self.model, images, wanted, plan.changed)
+        _, outputs = _read(self.model, wanted, lambda: self.model(images), plan.changed)
         return [self._map(block, outputs[block], images) for block in wanted]
 
     @property
@@ -126,9 +134,9 @@ class HookedBackbone(Backbone):
 
 
 def _read(
-    model: nn.Module, images: torch.Tensor, blocks: Sequence[Block], copied: frozenset[Block] = frozenset()
-) -> dict[Block, torch.Tensor]:
-    """Run the model and return what each of the blocks gave."""
+    model: nn.Module, blocks: Sequence[Block], run: Callable[[], T], copied: frozenset[Block]
+) -> tuple[T, dict[Block, torch.Tensor]]:
+    """Let `run` run the model once; return what it returns, and what each of the blocks gave."""
     outputs: dict[Block, torch.Tensor] = {}
 
     def keep(block: Block, tensor: torch.Tensor) -> None:
@@ -137,8 +145,8 @@ def _read(
     with ExitStack() as hooks:
         for block in dict.fromkeys(blocks):
             hooks.enter_context(_hook(model, block, keep))
-        model(images)
-    return outputs
+        result = run()
+    return result, outputs
 
 
 def _hook(model: nn.Module, block: Block, then: Callable[[Block, torch.Tensor], object]) -> RemovableHandle:

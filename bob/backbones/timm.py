@@ -35,6 +35,7 @@ class TimmBackbone(Backbone):
     """A timm model without its classifier."""
 
     model: Any  # timm's models have methods that nn.Module does not promise
+    _one_pass: bool | None = None
 
     def layers(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> list[LayerOutput]:
         """See `Backbone.layers`; blocks as timm's `forward_intermediates` counts them, before the final norm.
@@ -49,11 +50,35 @@ class TimmBackbone(Backbone):
         """
         wanted = self._checked(indices)
         if self._hands_out_class_tokens():
-            pairs = self._intermediates(images, wanted, return_prefix_tokens=True)
-            return [LayerOutput(pooled=prefix[:, 0], map=map_) for map_, prefix in pairs]
+            return self._pooled(self._intermediates(images, wanted, return_prefix_tokens=True))
+        return self._pooled(self._maps(images, wanted))
+
+    def read(self, images: torch.Tensor) -> tuple[torch.Tensor, list[LayerOutput]]:
+        """See `Backbone.read`; one pass for the models whose head follows on `forward_intermediates`."""
+        if self._one_pass is None:
+            self._one_pass = hasattr(self.model, "forward_intermediates") and self._head_follows()
+        return self._read_at_once(images) if self._one_pass else super().read(images)
+
+    def _read_at_once(self, images: torch.Tensor) -> tuple[torch.Tensor, list[LayerOutput]]:
+        tokens = {"return_prefix_tokens": True} if self._hands_out_class_tokens() else {}
+        final, found = self.model.forward_intermediates(images, output_fmt="NCHW", **tokens)
+        feature = self.model.forward_head(final)
+        return feature.mean(dim=(2, 3)) if feature.ndim == 4 else feature, self._pooled(found)
+
+    def _head_follows(self) -> bool:
+        """Whether reading blocks and feature at once gives this model's feature; tried on noise."""
+        noise = torch.rand(1, 3, *self.preprocess.size, generator=torch.Generator().manual_seed(0)).to(self.device)
+        try:
+            return torch.allclose(self._read_at_once(noise)[0], self.embed(noise), rtol=1e-3, atol=1e-5)
+        except Exception:  # whatever a model raises that was not made for it: two passes will do
+            return False
+
+    def _pooled(self, found: Sequence[Any]) -> list[LayerOutput]:
+        """From maps, or pairs of map and prefix tokens."""
+        if found and isinstance(found[0], tuple):
+            return [LayerOutput(pooled=prefix[:, 0], map=map_) for map_, prefix in found]
         maximum = self.card.feature.pooling == "max"
-        maps = self._maps(images, wanted)
-        return [LayerOutput(pooled=m.amax((2, 3)) if maximum else m.mean((2, 3)), map=m) for m in maps]
+        return [LayerOutput(pooled=m.amax((2, 3)) if maximum else m.mean((2, 3)), map=m) for m in found]
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """See `Backbone.feature_maps`: the map of the last block of each stride, before the final norm, finest first.
