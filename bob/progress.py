@@ -4,10 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Update:
+    """How a training stands after one of its updates.
+
+    Attributes:
+        step: Updates done.
+        steps: Updates in all.
+        epoch: The epoch that it is in, counted from 1.
+        epochs: Epochs in all.
+        loss: Mean over the images of this update.
+        lr: Learning rate of the head.
+        images_per_second: Mean so far.
+        seconds_left: At that rate.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    lr: float
+    images_per_second: float
+    seconds_left: float
 
 
 class _ImagesPerSecond(ProgressColumn):
@@ -46,3 +72,34 @@ class Reporter:
         with Progress(*columns, console=self._console, transient=True, disable=not shown) as progress:
             bar = progress.add_task(what, total=total)
             yield lambda count: progress.advance(bar, count)
+
+    @contextmanager
+    def training(self, what: str) -> Iterator[Callable[[Update], None]]:
+        """Show a bar with epoch, loss, images/s and time left; gives a function to be told of each update.
+
+        Where there is no terminal, a line for each tenth of the updates.
+        """
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        drawn = self._console.is_terminal and not self._quiet
+        with Progress(*columns, console=self._console, transient=True, disable=not drawn) as progress:
+            bar = progress.add_task(what, total=None)
+
+            def tell(update: Update) -> None:
+                line = f"{what}: {_described(update)}"
+                progress.update(bar, description=line, completed=update.step, total=update.steps)
+                if not drawn and update.step * 10 // update.steps > (update.step - 1) * 10 // update.steps:
+                    self.say(f"{line}, {update.seconds_left:.0f} s left")
+
+            yield tell
+
+
+def _described(update: Update) -> str:
+    return (
+        f"epoch {update.epoch} of {update.epochs}, step {update.step} of {update.steps}, loss {update.loss:.3f}, "
+        f"lr {update.lr:.2g}, {update.images_per_second:.1f} images/s"
+    )

@@ -1,0 +1,95 @@
+"""A fine-tuned network, and what it says about images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from bob.data.base import Split
+from bob.data.loader import load_batches
+from bob.engines.devices import is_out_of_memory
+from bob.engines.network import Network
+from bob.engines.recipe import Recipe
+from bob.errors import UserError
+
+if TYPE_CHECKING:
+    from bob.features.extract import Extraction
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left.
+
+    Attributes:
+        network: In eval mode, with the averaged weights if the recipe has an `ema_decay`.
+        recipe: What was followed.
+        how: Device, precision and workers.
+        steps: Updates done, those before an interruption included.
+        planned_steps: Updates that the recipe asks for.
+        batch_size: Images in one update.
+        seconds: Wall time of the updates, loading included, over all interruptions.
+        images_per_second: Images trained on, over all processes, in each of these seconds.
+        train_loss: Mean over the last epoch's updates.
+        notes: What a record should say besides.
+    """
+
+    network: Network
+    recipe: Recipe
+    how: Extraction
+    steps: int
+    planned_steps: int
+    batch_size: int
+    seconds: float
+    images_per_second: float
+    train_loss: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether no limit stopped it."""
+        return self.steps == self.planned_steps
+
+    def predict_proba(self, split: Split) -> np.ndarray:
+        """Return probabilities, float32 (n, C): softmax over the classes, or a sigmoid for each of a `bce` recipe.
+
+        Every process that calls this does all of it.
+
+        Raises:
+            UserError: If an image cannot be read, or one image alone does not fit in memory.
+        """
+        if not len(split):
+            raise ValueError("Expected `split` to have images, but got none.")
+        size = self.how.images_per_batch
+        rows = [split.indices[i : i + size].tolist() for i in range(0, len(split), size)]
+        pin = self.how.device.type == "cuda"
+        crop = self.network.backbone.preprocess.crop
+        loaded = load_batches(split.images, rows, crop, self.how.workers, pin_memory=pin)
+        self.network.eval()
+        return np.concatenate([self._probabilities(batch.images) for batch in loaded])
+
+    def _probabilities(self, images: torch.Tensor) -> np.ndarray:
+        try:
+            logits = self._logits(images)
+            return (logits.sigmoid() if self.recipe.loss == "bce" else logits.softmax(1)).cpu().numpy()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(images) == 1:
+                raise UserError(
+                    f"Backbone '{self.network.backbone.card.name}' does not fit in the memory of {self.how.device}, "
+                    "even with one image at a time.",
+                    "Use a larger device or --device cpu.",
+                ) from error
+        # Outside the handler, whose traceback keeps the failed pass's tensors alive.
+        return np.concatenate([self._probabilities(half) for half in images.split(-(-len(images) // 2))])
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        mixed = self.how.precision != "float32"
+        dtype = getattr(torch, self.how.precision) if mixed else None
+        device = self.network.backbone.device
+        moved = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=mixed):
+            return self.network(self.network.backbone.preprocess.normalize(moved))
