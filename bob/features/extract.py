@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from bob.data.base import ImageSet
 from bob.data.loader import Batch, load_batches
 from bob.errors import UserError
 from bob.features import memory
+from bob.features.reading import FEATURE, Reader, Reading
 from bob.features.store import FeatureStore, ShardCost
 
 # Raised when the same identity would give other features than before.
@@ -45,7 +46,12 @@ class Extraction:
         return self.batch_size or (16 if self.device.type == "cpu" else 128)
 
 
-def open_store(backbone: Backbone, identity: dict[str, Any], images: ImageSet, how: Extraction) -> FeatureStore:
+Stores = Mapping[Reading, FeatureStore]  # of one backbone and image set
+
+
+def open_store(
+    backbone: Backbone, identity: dict[str, Any], images: ImageSet, how: Extraction, reading: Reading = FEATURE
+) -> FeatureStore:
     """Open the store of a backbone's features of an image set; it may still lack shards.
 
     Args:
@@ -53,48 +59,88 @@ def open_store(backbone: Backbone, identity: dict[str, Any], images: ImageSet, h
         identity: `backbone.identity()`, given because hashing the weights takes time.
         images: The image set.
         how: Its precision is part of the store's identity.
+        reading: What of the output is stored.
     """
     content = {
         "extraction": EXTRACTION_VERSION,
         "backbone": identity,
         "images_sha256": images.fingerprint(),
         "precision": how.precision,
+        **reading.identity(),
     }
-    return FeatureStore(content, rows=len(images), width=backbone.eval().width())
+    return FeatureStore(content, rows=len(images), width=Reader(backbone.eval(), [reading]).widths()[0])
+
+
+def images_to_embed(stores: Stores) -> int:
+    """How many images `fill_stores` would read: each once for all readings of the same crops."""
+    return sum(len(rows) for together in _passes(stores).values() for _, rows in _missing(together))
 
 
 def fill_store(
     store: FeatureStore, backbone: Backbone, images: ImageSet, how: Extraction, advance: Advance = lambda count: None
 ) -> int:
-    """Compute the shards that the store lacks.
+    """Compute the shards that the store of the plain feature lacks; see `fill_stores`."""
+    return fill_stores({FEATURE: store}, backbone, images, how, advance)
+
+
+def fill_stores(
+    stores: Stores, backbone: Backbone, images: ImageSet, how: Extraction, advance: Advance = lambda count: None
+) -> int:
+    """Compute the shards that the stores lack: one pass for all readings of the same crops.
 
     Args:
-        store: As `open_store` gives it.
-        backbone: The store's.
-        images: The store's.
-        how: Its precision is the store's.
+        stores: As `open_store` gives them.
+        backbone: The stores'.
+        images: The stores'.
+        how: Its precision is the stores'.
         advance: Told after each batch how many images it had.
 
     Returns:
-        Number of images computed; 0 if the store was complete.
+        Number of images computed, counted once for each pass; 0 if every store was complete.
 
     Raises:
         UserError: If an image cannot be read, or a feature is NaN or infinite (names the image).
         OSError: If the disk is full; before any work, if it has no room for all features.
     """
-    missing = store.missing()
-    if not missing:
-        return 0
-    store.create()  # so that a full disk shows before any work
+    passes = _passes(stores)
+    for together in passes.values():
+        for store in together.values():
+            store.create()  # so that a full disk shows before any work
+    return sum(_fill(together, backbone, images, how, advance) for together in passes.values())
+
+
+def _passes(stores: Stores) -> dict[int, dict[Reading, FeatureStore]]:
+    """The stores that lack something, by the crops that they are made from."""
+    passes: dict[int, dict[Reading, FeatureStore]] = {}
+    for reading, store in stores.items():
+        if store.missing():
+            passes.setdefault(reading.patches, {})[reading] = store
+    return passes
+
+
+def _missing(stores: Stores) -> list[tuple[int, range]]:
+    """The shards that any of the stores lacks, in order."""
+    return sorted({number: rows for store in stores.values() for number, rows in store.missing()}.items())
+
+
+def _fill(
+    stores: dict[Reading, FeatureStore], backbone: Backbone, images: ImageSet, how: Extraction, advance: Advance
+) -> int:
+    missing = _missing(stores)
     # Batches never cross a shard, so a resumed run forms the very batches of an undisturbed one.
     batches = [
         rows[i : i + how.images_per_batch] for _, rows in missing for i in range(0, len(rows), how.images_per_batch)
     ]
-    embedded = _embed_batches(backbone, images, [list(batch) for batch in batches], how)
+    embedded = _embed_batches(Reader(backbone, list(stores)), backbone, images, [list(b) for b in batches], how)
+    widths = [store.shape[1] for store in stores.values()]
+    lacking = {reading: {number for number, _ in store.missing()} for reading, store in stores.items()}
     for number, rows in missing:
         features, cost = _one_shard(embedded, len(rows), advance)
         _require_finite(features, rows, backbone, images)
-        store.write(number, features, cost)
+        parts = np.split(features, np.cumsum(widths)[:-1], axis=1)
+        for (reading, store), part in zip(stores.items(), parts, strict=True):
+            if number in lacking[reading]:
+                store.write(number, part, cost)
     return sum(len(rows) for _, rows in missing)
 
 
@@ -110,7 +156,8 @@ def require_same_features(store: FeatureStore, backbone: Backbone, images: Image
     if finished is None:
         return
     rows = list(finished[0][: how.images_per_batch])
-    now = torch.cat([part for part, _ in _embed_batches(backbone, images, [rows], replace(how, workers=0))])
+    reader = Reader(backbone, [FEATURE])
+    now = torch.cat([part for part, _ in _embed_batches(reader, backbone, images, [rows], replace(how, workers=0))])
     stored = torch.from_numpy(np.array(finished[1][: len(rows)]))
     tolerance = 1e-3 if how.precision == "float32" else 5e-2
     # Not `>`, because NaN is never close.
@@ -137,14 +184,15 @@ def _one_shard(
 
 
 def _embed_batches(
-    backbone: Backbone, images: ImageSet, batches: list[list[int]], how: Extraction
+    reader: Reader, backbone: Backbone, images: ImageSet, batches: list[list[int]], how: Extraction
 ) -> Iterator[tuple[torch.Tensor, float]]:
     """Yield the features of each batch, on the device, and the seconds spent waiting for its images."""
     memory.keep_freed()
     memory.release_freed()  # before the loader forks
-    forward = BackingOff(prepare(backbone, how.device), how)
+    forward = BackingOff(prepare(backbone, how.device), how, reader)
     pin = how.device.type == "cuda"
-    loaded = load_batches(images, batches, backbone.preprocess.crop, how.workers, pin_memory=pin)
+    crop = reader.readings[0].crop(backbone)
+    loaded = load_batches(images, batches, crop, how.workers, pin_memory=pin)
     while True:
         asked = time.perf_counter()
         batch: Batch | None = next(loaded, None)
@@ -169,15 +217,17 @@ class BackingOff:
     Args:
         backbone: Already prepared on the device.
         how: Device and precision.
+        reader: What to take off the backbone; None for its feature.
     """
 
-    def __init__(self, backbone: Backbone, how: Extraction) -> None:
+    def __init__(self, backbone: Backbone, how: Extraction, reader: Reader | None = None) -> None:
         self._backbone = backbone
         self._how = how
+        self._reader = reader or Reader(backbone, [FEATURE])
         self.largest = how.images_per_batch
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, 3, h, w), anywhere -> (B, D) on the device.
+        """uint8 (B, 3, h, w), or (B, patches, 3, h, w), anywhere -> (B, D) on the device.
 
         Raises:
             UserError: If one image alone is too much.
@@ -202,9 +252,10 @@ class BackingOff:
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         mixed = self._how.precision != "float32"
         dtype = getattr(torch, self._how.precision) if mixed else None
-        moved = images.to(self._how.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        moved = images.to(self._how.device, non_blocking=True).flatten(0, -4)
+        moved = moved.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(self._how.device.type, dtype=dtype, enabled=mixed):
-            return self._backbone.embed(self._backbone.preprocess.normalize(moved))
+            return self._reader(self._backbone.preprocess.normalize(moved))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
