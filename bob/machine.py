@@ -83,6 +83,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def launched_processes() -> tuple[int, int]:
+    """Number of this process and how many there are, as `torchrun` and `accelerate launch` say; (0, 1) without them."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Most memory held so far: on the GPU if `device` is one, else by this process, in bytes."""
     if device.type == "cuda":

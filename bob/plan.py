@@ -12,8 +12,8 @@ from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone
 from bob.cards import BackboneCard, TaskCard
 from bob.data.base import Dataset
-from bob.data.sources import load_dataset
-from bob.features.extract import BackingOff, Extraction, prepare
+from bob.data.sources import load_task
+from bob.features.extract import BackingOff, Extraction, images_to_embed, prepare
 from bob.results.record import has_record
 from bob.workbench import Settings, Workbench, protocols_of
 
@@ -30,7 +30,7 @@ class PlannedPair:
         images: Images of the task.
         to_embed: Images whose features are needed and not stored.
         bytes_per_image: Of the stored features.
-        seconds: Rough time of what is left to extract; decoding is not counted, nor are the probes.
+        seconds: Rough time of what is left to extract; decoding is not counted, nor are probes and training.
     """
 
     backbone: str
@@ -51,7 +51,7 @@ def plan(backbones: Sequence[BackboneCard], tasks: Sequence[TaskCard], settings:
     """
     for task in tasks:
         protocols_of(task, settings)
-    datasets = {task.name: load_dataset(task.data, settings.data_root) for task in tasks}
+    datasets = {task.name: load_task(task, settings.data_root) for task in tasks}
     planned = []
     for card in backbones:
         backbone = open_backbone(card)
@@ -73,18 +73,23 @@ def seconds_per_image(backbone: Backbone, how: Extraction) -> float:
 
 
 def _plan_pair(bench: Workbench, dataset: Dataset, seconds: float) -> PlannedPair:
-    jobs, again = bench.jobs(), bench.settings.recompute
-    present = 0 if again else sum(has_record(bench.settings.results, job.request) for job in jobs)
+    jobs, again = bench.jobs, bench.settings.recompute
+    todo = [job for job in jobs if again or not has_record(bench.settings.results, job.request)]
     images = sum(len(images) for images in dataset.image_sets())
-    missing = images if again else sum(len(rows) for _, store in bench.stores() for _, rows in store.missing())
-    to_embed = 0 if present == len(jobs) else missing
+    needed = {reading for job in todo for reading in job.protocol.readings}
+    to_embed, forwards = 0, 0
+    for patches in {reading.patches for reading in needed}:
+        pairs = bench.stores(reading for reading in needed if reading.patches == patches)
+        count = images if again else sum(images_to_embed(stores) for _, stores in pairs)
+        to_embed, forwards = to_embed + count, forwards + count * max(1, patches)
+    _, stores = next(bench.stores(reading for job in jobs for reading in job.protocol.readings))
     return PlannedPair(
         backbone=bench.backbone.card.name,
         task=bench.task.name,
         runs=len(jobs),
-        present=present,
+        present=len(jobs) - len(todo),
         images=images,
         to_embed=to_embed,
-        bytes_per_image=4 * bench.width(),
-        seconds=to_embed * seconds,
+        bytes_per_image=4 * sum(store.shape[1] for store in stores.values()),
+        seconds=forwards * seconds,
     )

@@ -23,13 +23,15 @@ from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone
 from bob.cards import BackboneCard, TaskCard
 from bob.data.base import Dataset, ImageSet
-from bob.data.sources import load_dataset
+from bob.data.sources import load_task
 from bob.errors import UserError
-from bob.features.extract import Extraction, fill_store, require_same_features
-from bob.features.store import FeatureStore
-from bob.machine import count_flops, environment, peak_memory_bytes
+from bob.features.extract import Extraction, Stores, fill_stores, images_to_embed, require_same_features
+from bob.features.reading import FEATURE, Reading
+from bob.machine import count_flops, environment, launched_processes, peak_memory_bytes
 from bob.progress import Reporter
-from bob.results.metrics import METRICS, get_metric
+from bob.results.metrics import get_metric
+from bob.results.multilabel import AnyPredictions
+from bob.results.predictions import Predictions
 from bob.results.record import Cost, MetricResult, Record, has_record, record_folder, require_writable
 from bob.results.statistics import bootstrap
 from bob.workbench import Job, Settings, Workbench, protocols_of
@@ -67,7 +69,7 @@ def run_all(
             for task in tasks:
                 with _collecting(summary):
                     if task.name not in datasets:
-                        datasets[task.name] = load_dataset(task.data, settings.data_root)
+                        datasets[task.name] = load_task(task, settings.data_root)
                     bench = Workbench(backbone, identity, task, datasets[task.name], settings)
                     run_pair(bench, summary, reporter, loading)
     return summary
@@ -83,65 +85,88 @@ def run_pair(bench: Workbench, summary: Summary, reporter: Reporter, loading: fl
         loading: Seconds that opening the backbone took, for the records.
     """
     title = f"{bench.backbone.card.name} on {bench.task.name}"
-    settings, todo = bench.settings, []
-    for job in bench.jobs():
-        if has_record(settings.results, job.request) and not settings.recompute:
-            folder = record_folder(settings.results, job.request)
-            reporter.say(f"{title}, {job.protocol.name}: already there, {folder}")
+    todo = _without_record(bench, title, summary, reporter)
+    if not todo:
+        return
+    require_writable(bench.settings.results)
+    _provide_features(bench, {reading for job in todo for reading in job.protocol.readings}, title, reporter)
+    for job in todo:
+        started = time.perf_counter()
+        given = bench.inputs(job, reporter)
+        if bench.settings.recompute:
+            shutil.rmtree(given.folder, ignore_errors=True)
+        outcome = job.protocol.run(given, job.seed)
+        if launched_processes()[0]:
+            continue  # the first of several processes writes for all
+        score = _write(bench, job, outcome, loading, summary)
+        reporter.say(f"{title}, {_what(job)}: {score} {time.perf_counter() - started:.1f} s")
+
+
+def _without_record(bench: Workbench, title: str, summary: Summary, reporter: Reporter) -> list[Job]:
+    """The jobs that are still to be done; of the others, say where their records are."""
+    todo = []
+    for job in bench.jobs:
+        if has_record(bench.settings.results, job.request) and not bench.settings.recompute:
+            folder = record_folder(bench.settings.results, job.request)
+            reporter.say(f"{title}, {_what(job)}: already there, {folder}")
             summary.present.append(folder)
         else:
             todo.append(job)
-    if not todo:
-        return
-    require_writable(settings.results)
-    _provide_features(bench, title, reporter)
-    for job in todo:
-        started = time.perf_counter()
-        outcome = bench.adapter.run(job.protocol, bench.features, job.seed)
-        record = _record(bench, job, outcome, loading)
-        if settings.recompute:
-            shutil.rmtree(record_folder(settings.results, job.request), ignore_errors=True)
-        summary.written.append(record.write(settings.results, outcome.predictions))
-        score = record.metrics[record.primary]
-        reporter.say(
-            f"{title}, {job.protocol.name}: {METRICS[record.primary].label} {score.value:.3f} "
-            f"[{score.low:.3f}, {score.high:.3f}], {time.perf_counter() - started:.1f} s"
-        )
+    return todo
 
 
-def _provide_features(bench: Workbench, title: str, reporter: Reporter) -> None:
-    """Make sure that every store of the pair is complete."""
-    backbone, how = bench.backbone, bench.settings.how
-    stores = list(bench.stores())
+def _what(job: Job) -> str:
+    """The protocol, and the seed where there are several."""
+    return job.protocol.title + (f" (seed {job.seed})" if job.protocol.shots or job.seed else "")
+
+
+def _write(bench: Workbench, job: Job, outcome: Outcome, loading: float, summary: Summary) -> str:
+    """Write the record; return its primary score with the interval, in words."""
+    predictions = bench.adapter.judge(job.dataset, "test", outcome.table)
+    record = _record(bench, job, outcome, predictions, loading)
     if bench.settings.recompute:
-        for _, store in stores:
-            store.clear()
-    wanted = sum(len(images) for images, _ in stores)
-    missing = sum(len(rows) for _, store in stores for _, rows in store.missing())
-    if wanted > missing:
-        reporter.say(f"{title}: {wanted - missing} of {wanted} features are stored already and not computed again")
-        if backbone.card.weights.source == "custom":
-            _check_stored(stores, backbone, how)
-    if not missing:
+        shutil.rmtree(record_folder(bench.settings.results, job.request), ignore_errors=True)
+    summary.written.append(record.write(bench.settings.results, predictions))
+    score = record.metrics[record.primary]
+    return f"{get_metric(record.primary).label} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}],"
+
+
+def _provide_features(bench: Workbench, readings: set[Reading], title: str, reporter: Reporter) -> None:
+    """Make sure that the stores of these readings are complete."""
+    backbone, how = bench.backbone, bench.settings.how
+    pairs = list(bench.stores(sorted(readings, key=str)))
+    if bench.settings.recompute:
+        for _, stores in pairs:
+            for store in stores.values():
+                store.clear()
+    wanted = sum(len(images) * len(stores) for images, stores in pairs)
+    lacking = sum(len(rows) for _, stores in pairs for store in stores.values() for _, rows in store.missing())
+    if wanted > lacking:
+        reporter.say(f"{title}: {wanted - lacking} of {wanted} features are stored already and not computed again")
+        if backbone.card.weights.source == "custom" and FEATURE in readings:
+            _check_stored(pairs, backbone, how)
+    if not lacking:
         return
     started = time.perf_counter()
+    missing = sum(images_to_embed(stores) for _, stores in pairs)
     with reporter.images(title, missing) as advance:
-        for images, store in stores:
-            fill_store(store, backbone, images, how, advance)
+        for images, stores in pairs:
+            fill_stores(stores, backbone, images, how, advance)
     seconds = time.perf_counter() - started
     reporter.say(f"{title}: {missing} features computed in {seconds:.1f} s, {missing / seconds:.1f} images/s")
 
 
-def _check_stored(stores: Sequence[tuple[ImageSet, FeatureStore]], backbone: Backbone, how: Extraction) -> None:
+def _check_stored(pairs: Sequence[tuple[ImageSet, Stores]], backbone: Backbone, how: Extraction) -> None:
     """Make sure that a user's code still gives what is stored, by the first store that holds anything."""
-    images, store = next(pair for pair in stores if pair[1].finished())
-    require_same_features(store, backbone, images, how)
+    for images, stores in pairs:
+        if stores[FEATURE].finished():
+            return require_same_features(stores[FEATURE], backbone, images, how)
 
 
-def _record(bench: Workbench, job: Job, outcome: Outcome, loading: float) -> Record:
+def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: AnyPredictions, loading: float) -> Record:
     started = time.perf_counter()
     metrics = [get_metric(name) for name in job.request.metrics]
-    estimates = bootstrap(metrics, outcome.predictions, seed=job.seed)
+    estimates = bootstrap(metrics, predictions, seed=job.seed)
     results = {
         metric.name: MetricResult(**vars(estimates[metric.name]), higher_is_better=metric.higher_is_better)
         for metric in metrics
@@ -153,26 +178,29 @@ def _record(bench: Workbench, job: Job, outcome: Outcome, loading: float) -> Rec
         card=bench.backbone.card.model_dump(mode="json"),
         task_card=bench.task.model_dump(mode="json"),
         data_facts=dict(bench.dataset.facts),
-        feature_width=bench.width(),
+        feature_width=outcome.width,
         chosen=outcome.chosen,
         grid=outcome.grid,
         notes=outcome.notes,
         primary=bench.task.primary,
         metrics=results,
-        per_class=outcome.predictions.per_class(),
+        per_class=predictions.per_class(),
+        per_group=predictions.per_group() if isinstance(predictions, Predictions) else [],
         environment=environment(bench.settings.how.device),
-        cost=_cost(bench, seconds),
+        cost=_cost(bench, job, outcome, seconds),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
 
 
-def _cost(bench: Workbench, seconds: dict[str, float]) -> Cost:
-    parts = [store.cost() for _, store in bench.stores()]
+def _cost(bench: Workbench, job: Job, outcome: Outcome, seconds: dict[str, float]) -> Cost:
+    """What the run took; of the readings of one pass, each has the whole pass as its cost, and one is counted."""
+    parts = [store.cost() for _, stores in bench.stores(job.protocol.readings[:1]) for store in stores.values()]
     images, extract = sum(part.images for part in parts), sum(part.seconds for part in parts)
+    rate = outcome.images_per_second or images / extract
     return Cost(
-        seconds={"extract": extract, **seconds},
-        images_per_second=images / extract,
-        waiting_fraction=sum(part.waiting for part in parts) / extract,
+        seconds={"extract": extract, **seconds} if parts else seconds,
+        images_per_second=rate,
+        waiting_fraction=sum(part.waiting for part in parts) / extract if extract else 0.0,
         peak_memory_bytes=peak_memory_bytes(bench.settings.how.device),
         parameters=bench.backbone.parameter_count(),
         flops=count_flops(bench.backbone),

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bob.adapters.base import Adapter, Protocol
+from bob.adapters.modifiers import draw_shots
 from bob.adapters.registry import ADAPTERS
 from bob.backbones.base import Backbone
 from bob.cards import TaskCard
 from bob.data.base import Dataset, ImageSet, Split
-from bob.features.extract import Extraction, open_store
+from bob.errors import UserError
+from bob.features.extract import Extraction, Stores, open_store
+from bob.features.reading import FEATURE, Columns, Reader, Reading
 from bob.features.store import FeatureStore
+from bob.machine import launched_processes
+from bob.progress import Reporter
 from bob.results.metrics import get_metric
 from bob.results.record import Request
+
+TRAINING = "training"  # folder, beside the records, of what training runs keep
 
 
 @dataclass(frozen=True)
@@ -27,18 +35,24 @@ class Settings:
     Attributes:
         results: Folder of the records.
         how: Device, precision, batch size and workers.
-        protocols: Names; empty for those of each task's card.
-        seeds: One run for each.
+        protocols: Names, with modifiers; empty for those of each task's card.
+        seeds: One run for each; empty for those of each protocol.
         data_root: Folder of downloaded data sets; None for the default.
         recompute: Replace stored features and records instead of using them.
+        overrides: Settings of a training protocol's recipe, by name.
+        max_steps: Budget of a training run in optimizer steps; None for none.
+        max_hours: Budget of a training run in hours; None for none.
     """
 
     results: Path
     how: Extraction
     protocols: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = ()
     data_root: Path | None = None
     recompute: bool = False
+    overrides: dict[str, str] = field(default_factory=dict)
+    max_steps: int | None = None
+    max_hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,11 +63,13 @@ class Job:
         request: What is asked; its hash is the run's id.
         protocol: The recipe.
         seed: Of everything random in it.
+        dataset: The task's images, cut down to the protocol's shots.
     """
 
     request: Request
     protocol: Protocol
     seed: int
+    dataset: Dataset
 
 
 class Workbench:
@@ -74,62 +90,136 @@ class Workbench:
         self.task = task
         self.dataset = dataset
         self.settings = settings
-        self.adapter: Adapter = ADAPTERS[task.adapter](task, dataset, device=str(settings.how.device))
+        self.adapter: Adapter = ADAPTERS[task.adapter]()
         self._identity = identity
-        self._stores: dict[int, FeatureStore] = {}
-        self._maps: dict[int, np.ndarray] = {}
+        self._stores: dict[tuple[int, Reading], FeatureStore] = {}
+        self._maps: dict[tuple[int, Reading], np.ndarray] = {}
+        self._columns: dict[Reading, Columns] = {}
 
+    @cached_property
     def jobs(self) -> list[Job]:
-        """Every run asked for of this pair."""
-        protocols = protocols_of(self.task, self.settings)
-        return [Job(self._request(p, seed), p, seed) for p in protocols for seed in self.settings.seeds]
+        """Every run asked for of this pair.
 
-    def stores(self) -> Iterator[tuple[ImageSet, FeatureStore]]:
-        """The image sets behind the task and the stores of their features, complete or not."""
+        Raises:
+            UserError: If a protocol does not suit the backbone or the data.
+        """
+        asked = protocols_of(self.task, self.settings)
+        protocols = {p.title: p for protocol in asked for p in protocol.expanded(self.backbone)}
+        return [self._job(p, seed) for p in protocols.values() for seed in self.settings.seeds or p.seeds]
+
+    def stores(self, readings: Iterable[Reading]) -> Iterator[tuple[ImageSet, Stores]]:
+        """The image sets behind the task and the stores of these readings of them, complete or not."""
+        wanted = list(dict.fromkeys(readings))
         for images in self.dataset.image_sets():
-            if id(images) not in self._stores:
-                self._stores[id(images)] = open_store(self.backbone, self._identity, images, self.settings.how)
-            yield images, self._stores[id(images)]
+            yield images, {reading: self._store(images, reading) for reading in wanted}
 
-    def width(self) -> int:
-        """D of the stored features."""
-        return next(self.stores())[1].shape[1]
+    def inputs(self, job: Job, reporter: Reporter) -> JobInputs:
+        """What the job is given."""
+        return JobInputs(self, job, reporter)
 
-    def features(self, split: str) -> np.ndarray:
-        """Features float32 (n, D) of a split, from complete stores."""
-        chosen: Split = self.dataset.splits[split]
-        key = id(chosen.images)
+    def columns(self, reading: Reading) -> Columns:
+        """Where each part of a reading stands in its features."""
+        if reading not in self._columns:
+            self._columns[reading] = Reader(self.backbone, [reading]).columns(reading)
+        return self._columns[reading]
+
+    def features(self, split: Split, reading: Reading = FEATURE) -> np.ndarray:
+        """Features float32 (n, D) of a split, from complete stores; a view where its images stand in one piece."""
+        key = (id(split.images), reading)
         if key not in self._maps:
-            self._maps[key] = self._stores[key].read()
-        return self._maps[key][chosen.indices]
+            self._maps[key] = self._store(split.images, reading).read()
+        features, indices = self._maps[key], split.indices
+        if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
+            return features[indices[0] : indices[0] + len(indices)]
+        return features[indices]
 
-    def _request(self, protocol: Protocol, seed: int) -> Request:
-        others = [name for name in self.task.metrics if name != self.task.primary]
-        splits = self.dataset.splits.items()
-        return Request(
+    def _store(self, images: ImageSet, reading: Reading) -> FeatureStore:
+        key = (id(images), reading)
+        if key not in self._stores:
+            self._stores[key] = open_store(self.backbone, self._identity, images, self.settings.how, reading)
+        return self._stores[key]
+
+    def _job(self, protocol: Protocol, seed: int) -> Job:
+        dataset = self.dataset if protocol.shots is None else draw_shots(self.dataset, protocol.shots, seed)
+        metrics = list(dict.fromkeys((self.task.primary, *self.task.metrics)))
+        grouped = any(get_metric(name, has_groups=bool(self.dataset.groups)).needs_groups for name in metrics)
+        drawn = {} if protocol.shots is None else {"drawn": _described(dataset, ("train", "val"))}
+        text = protocol.text_identity(self.backbone, self.task, dataset.classes)
+        request = Request(
             backbone=self.backbone.card.name,
-            backbone_identity=self._identity,
+            backbone_identity=self._identity | ({"text": text} if text else {}),
             task=self.task.name,
             task_version=self.task.version,
             data={
-                "classes": len(self.dataset.classes),
-                "images_sha256": {name: split.images.fingerprint() for name, split in splits},
-                "splits": {name: {"n": len(split), "sha256": split.checksum()} for name, split in splits},
+                "classes": len(dataset.classes),
+                "images_sha256": {name: split.images.fingerprint() for name, split in self.dataset.splits.items()},
+                "splits": _described(self.dataset, self.dataset.splits),
+                **drawn,
+                **({"groups_sha256": self.dataset.splits["test"].groups_checksum()} if grouped else {}),
             },
             protocol=protocol.as_dict(),
-            metrics=(self.task.primary, *others),
+            metrics=tuple(metrics),
             seed=seed,
             precision=self.settings.how.precision,
         )
+        return Job(request, protocol, seed, dataset)
+
+
+class JobInputs:
+    """What one run is given; see `bob.adapters.base.Inputs`.
+
+    Args:
+        bench: Backbone and task.
+        job: The run.
+        reporter: Told what happens.
+    """
+
+    def __init__(self, bench: Workbench, job: Job, reporter: Reporter) -> None:
+        self.task = bench.task
+        self.dataset = job.dataset.sealed("test")
+        self.adapter = bench.adapter
+        self.backbone = bench.backbone
+        self.how = bench.settings.how
+        self.folder = bench.settings.results / TRAINING / job.request.folder_name()
+        self.reporter = reporter
+        self._bench = bench
+        self._splits = job.dataset.splits
+
+    def features(self, split: str, reading: Reading = FEATURE) -> np.ndarray:
+        """Stored features float32 (n, D) of a split."""
+        return self._bench.features(self._splits[split], reading)
+
+    def columns(self, reading: Reading) -> Columns:
+        """Where each part of a reading stands in its features."""
+        return self._bench.columns(reading)
+
+
+def _described(dataset: Dataset, names: Iterable[str]) -> dict[str, Any]:
+    """How many images splits have, and a checksum of which."""
+    splits = {name: dataset.splits[name] for name in names}
+    return {name: {"n": len(split), "sha256": split.checksum()} for name, split in splits.items()}
 
 
 def protocols_of(task: TaskCard, settings: Settings) -> list[Protocol]:
     """The protocols asked for, or else those of the task's card, without repeats.
 
     Raises:
-        UserError: If the task's adapter has no such protocol, or the card names an unknown metric.
+        UserError: If the task's adapter has no such protocol, the card names an unknown metric, or settings of a recipe
+            are given and none of the protocols has a recipe.
     """
     for metric in (task.primary, *task.metrics):
-        get_metric(metric)
+        get_metric(metric, task.adapter)
     names = dict.fromkeys(settings.protocols or task.protocols)
-    return [ADAPTERS[task.adapter].protocol(name) for name in names]
+    protocols = [ADAPTERS[task.adapter].protocol(name) for name in names]
+    if launched_processes()[1] > 1 and (alone := [p.title for p in protocols if not p.takes_settings]):
+        raise UserError(
+            f"Several processes can share training, but not '{alone[0]}'.",
+            "Run it without torchrun or accelerate launch, and training apart from it.",
+        )
+    budget = (settings.overrides, settings.max_steps, settings.max_hours)
+    if any(budget) and not any(protocol.takes_settings for protocol in protocols):
+        raise UserError(
+            f"None of the protocols {', '.join(names)} trains, so --set, --max-steps and --max-hours mean nothing.",
+            "Leave them out, or add a training protocol such as finetune.",
+        )
+    return [protocol.configured(*budget) for protocol in protocols]

@@ -24,7 +24,7 @@ from bob.data.base import ImageSet
 from bob.errors import UserError
 from bob.features.extract import Extraction
 from bob.progress import Reporter
-from bob.results.leaderboard import MEASURED
+from bob.results.leaderboard import MEASURED, comparable, leaderboard, tidy
 from bob.results.metrics import METRICS
 from bob.results.record import predictions_of, read_record, read_records
 from bob.results.statistics import bootstrap
@@ -127,7 +127,7 @@ class TestNothingTwice:
     def test_same_again(self, go: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         first, _ = go()
         before = _files(Path("results")) | _files(home)
-        monkeypatch.setattr(bob.run, "fill_store", lambda *_: pytest.fail("extracts again"))
+        monkeypatch.setattr(bob.run, "fill_stores", lambda *_: pytest.fail("extracts again"))
         monkeypatch.setattr(ImageSet, "read", lambda *_: pytest.fail("reads an image"))
         again, said = go()
         assert again.present == first.written and not again.written
@@ -138,7 +138,7 @@ class TestNothingTwice:
         self, go: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         go("pixels")
-        monkeypatch.setattr(bob.run, "fill_store", lambda *_: pytest.fail("extracts again"))
+        monkeypatch.setattr(bob.run, "fill_stores", lambda *_: pytest.fail("extracts again"))
         summary, said = go("pixels", protocols=("knn", "linear"))
         assert len(summary.written) == len(summary.present) == 1
         assert "30 of 30 features are stored already and not computed again" in said
@@ -314,3 +314,73 @@ def test_convolutions_agree_whatever_the_batches(
     for one, other in zip(*tables, strict=True):
         np.testing.assert_array_equal(one.predicted, other.predicted)
         np.testing.assert_allclose(one.label_probability, other.label_probability, atol=1e-3)
+
+
+class TestProtocols:
+    """Every modifier ends in records, on real images, by the same command."""
+
+    @pytest.fixture
+    def resnet(self) -> Any:
+        from bob.backbones.sources import resolve_backbone
+
+        return resolve_backbone("timm:test_resnet.random", {})
+
+    def run(self, card: Any, task: TaskCard, *protocols: str, **settings: Any) -> tuple[Summary, list[Any]]:
+        how = Extraction(torch.device("cpu"), workers=0)
+        summary = run_all([card], [task], Settings(Path("results"), how, protocols, **settings), Reporter(quiet=True))
+        assert not summary.failed, summary.failed
+        return summary, [read_record(folder / "record.json") for folder in summary.written]
+
+    def test_every_block_and_the_ordinary_probe(self, resnet: Any, photos: Path, home: Path) -> None:
+        task = resolve_tasks([f"folder:{photos}"], {})[0]
+        _, records = self.run(resnet, task, "knn@blocks")
+        names = [record.request.protocol["name"] for record in records]
+        assert names == [*(f"knn@block{i}" for i in range(5)), "knn"]
+        assert [record.request.protocol.get("block") for record in records] == [0, 1, 2, 3, 4, None]
+        summary, _ = self.run(resnet, task, "knn", "knn@block2")
+        assert len(summary.present) == 2 and not summary.written
+
+    def test_few_shots_have_five_draws(self, resnet: Any, photos: Path, home: Path) -> None:
+        task = resolve_tasks([f"folder:{photos}"], {})[0]
+        _, records = self.run(resnet, task, "ridge@2shot", "class_mean@50%")
+        assert [record.request.seed for record in records] == [0, 1, 2, 3, 4] * 2
+        sizes = {record.request.data["drawn"]["train"]["n"] for record in records[:5]}
+        assert sizes == {2 * records[0].request.data["classes"]}
+        drawn = {record.request.data["drawn"]["train"]["sha256"] for record in records[:5]}
+        assert len(drawn) > 1 and records[0].request.protocol["shots"] == {"per_class": 2}
+        assert len(self.run(resnet, task, "ridge@2shot", seeds=(7,))[1]) == 1
+        table = leaderboard(comparable(tidy(read_records(Path("results")))))
+        assert table[[column for column in table if column.endswith("ridge@2shot seeds")]].to_numpy().tolist() == [[6]]
+
+    def test_patches_tokens_and_grids(self, resnet: Any, photos: Path, home: Path) -> None:
+        task = resolve_tasks([f"folder:{photos}"], {})[0]
+        _, records = self.run(resnet, task, "knn@patches4", "attentive", "linear_sgd")
+        assert [record.request.protocol["name"] for record in records] == ["knn@patches4", "attentive", "linear_sgd"]
+        assert all(0 < record.metrics["top1"].value <= 1 for record in records)
+
+    def test_no_such_block(self, resnet: Any, photos: Path, home: Path) -> None:
+        task = resolve_tasks([f"folder:{photos}"], {})[0]
+        how = Extraction(torch.device("cpu"), workers=0)
+        summary = run_all([resnet], [task], Settings(Path("results"), how, ("knn@block9",)), Reporter(quiet=True))
+        assert "has no block 9: it has 5, counted from 0" in summary.failed[0]
+
+    def test_training_is_resumed_and_recorded(self, resnet: Any, photos: Path, home: Path) -> None:
+        task = resolve_tasks([f"folder:{photos}"], {})[0]
+        overrides = {"epochs": "2", "batch_size": "8", "lr": "1e-3/1e-2", "auto_augment": "none"}
+        _, records = self.run(resnet, task, "finetune", overrides=overrides)
+        record = records[0]
+        assert len(record.grid) == 2 and record.chosen["lr"] in (1e-3, 1e-2)
+        assert record.request.protocol["recipe"]["epochs"] == 2
+        assert record.request.protocol["recipe"]["augmentation"]["auto_augment"] is None
+        assert record.cost.seconds["fit"] > 0 and "extract" not in record.cost.seconds
+        summary, _ = self.run(resnet, task, "finetune", overrides=overrides)
+        assert summary.present
+
+    def test_settings_without_training(self, resnet: Any, photos: Path) -> None:
+        task = resolve_tasks([f"folder:{photos}"], {})[0]
+        settings = Settings(Path("results"), HOW, ("knn",), overrides={"epochs": "2"})
+        with pytest.raises(UserError, match="None of the protocols knn trains"):
+            run_all([resnet], [task], settings, Reporter(quiet=True))
+        settings = Settings(Path("results"), HOW, ("finetune",), overrides={"epoch": "2"})
+        with pytest.raises(UserError, match=r"no setting 'epoch'.*Did you mean: epochs"):
+            run_all([resnet], [task], settings, Reporter(quiet=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,55 +13,66 @@ import torch
 
 from bob.adapters.base import Adapter, Outcome, Protocol
 from bob.adapters.classification import KNN, LINEAR, Classification
+from bob.adapters.probing import Probing
 from bob.adapters.registry import ADAPTERS
 from bob.cards import DataSpec, TaskCard
 from bob.data.base import Dataset, ImageSet, Split
 from bob.errors import UserError
+from bob.features.extract import Extraction
+from bob.features.reading import BLOCKS, FEATURE, OUTPUT, Reading
 from bob.probes.base import Probe
 from bob.probes.knn import KNeighbors
 from bob.results.metrics import METRICS
+from bob.results.predictions import Predictions
 
 SIZES = {"train": 60, "val": 24, "test": 40}
 TASK = TaskCard(name="toy", adapter="classification", data=DataSpec(source="shapes"))
 CONTRACT = [
-    pytest.param(adapter, protocol, id=f"{name}-{protocol.name}")
-    for name, adapter in ADAPTERS.items()
-    for protocol in adapter.protocols.values()
+    pytest.param(kind, protocol, id=f"{name}-{protocol.name}")
+    for name, kind in ADAPTERS.items()
+    for protocol in kind.protocols.values()
+    if name == "classification" and isinstance(protocol, Probing)
 ]
 
 
 class Labels(ImageSet):
-    """Images that nobody looks at; says which labels were asked for."""
+    """Images that nobody looks at."""
 
     def __init__(self, labels: np.ndarray) -> None:
         self.labels = labels
         self.names = [f"image {i}" for i in range(len(labels))]
 
     def read(self, index: int) -> torch.Tensor:
-        raise AssertionError("An adapter works on features, not on images.")
+        raise AssertionError("A probe works on features, not on images.")
 
     def fingerprint(self) -> str:
         return "0" * 64
 
 
-class Guarded:
-    """Features of each split; test labels are out of range until test features are asked for, the last of all."""
+class Toy:
+    """What a run is given, of features made up on the spot; notes which splits were asked for."""
 
-    def __init__(self, splits: dict[str, tuple[np.ndarray, np.ndarray]], classes: int = 3) -> None:
+    def __init__(self, splits: dict[str, tuple[np.ndarray, np.ndarray]], classes: int = 3, device: str = "cpu") -> None:
         self.asked: list[str] = []
+        self.task, self.adapter, self.how = TASK, Classification(), Extraction(torch.device(device))
         self._features = {name: features for name, (features, _) in splits.items()}
-        self._test_labels = splits["test"][1]
         sets = {name: Labels(labels.copy()) for name, (_, labels) in splits.items()}
-        sets["test"].labels[:] = -999
-        self._test_set = sets["test"]
         names = tuple(f"class {i}" for i in range(classes))
-        self.dataset = Dataset("toy", names, {name: Split(s, np.arange(len(s))) for name, s in sets.items()})
+        self.open = Dataset("toy", names, {name: Split(s, np.arange(len(s))) for name, s in sets.items()})
+        self.dataset = self.open.sealed("test")
 
-    def __call__(self, split: str) -> np.ndarray:
+    def features(self, split: str, reading: Reading = FEATURE) -> np.ndarray:
         self.asked.append(split)
-        if split == "test":
-            self._test_set.labels[:] = self._test_labels
-        return self._features[split].copy()
+        x = self._features[split].copy()
+        return np.concatenate([x[:, ::-1], x], axis=1) if reading == BLOCKS else x
+
+    def columns(self, reading: Reading) -> dict[str, slice]:
+        if reading == BLOCKS:
+            return {"block0": slice(0, 8), OUTPUT: slice(8, 16)}
+        return {"token0": slice(0, 4), "token1": slice(4, 8)}
+
+    def judged(self, outcome: Outcome) -> Predictions:
+        return self.adapter.judge(self.open, "test", outcome.table)
 
 
 def _blobs(seed: int = 0, noise: float = 1.0, **sizes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -74,20 +85,20 @@ def _blobs(seed: int = 0, noise: float = 1.0, **sizes: int) -> dict[str, tuple[n
     return splits
 
 
-def _run(adapter: type[Adapter], protocol: Protocol, splits: dict[str, Any], seed: int = 0) -> tuple[Outcome, Guarded]:
-    features = Guarded(splits)
-    return adapter(TASK, features.dataset).run(protocol, features, seed), features
+def _run(protocol: Protocol, splits: dict[str, Any], seed: int = 0) -> tuple[Outcome, Toy]:
+    toy = Toy(splits)
+    return protocol.run(cast(Any, toy), seed), toy
 
 
 @pytest.mark.parametrize(("adapter", "protocol"), CONTRACT)
 class TestContract:
     def test_outcome(self, adapter: type[Adapter], protocol: Protocol) -> None:
-        splits = _blobs()
-        outcome, features = _run(adapter, protocol, splits)
-        predictions = outcome.predictions
-        assert predictions.names == features.dataset.splits["test"].names
+        splits = _blobs(train=360)
+        outcome, toy = _run(protocol, splits)
+        predictions = toy.judged(outcome)
+        assert predictions.names == toy.dataset.splits["test"].names
         np.testing.assert_array_equal(predictions.labels, splits["test"][1])
-        assert predictions.classes == features.dataset.classes
+        assert predictions.classes == toy.dataset.classes
         assert METRICS["top1"].compute(predictions) > 0.8
         assert outcome.chosen in [dict(point) for point in protocol.grid]
         assert all(set(outcome.chosen) < set(entry) for entry in outcome.grid)
@@ -95,26 +106,33 @@ class TestContract:
         json.dumps([outcome.chosen, outcome.grid, outcome.notes, outcome.seconds, protocol.as_dict()], allow_nan=False)
 
     def test_test_split_is_asked_for_last_and_once(self, adapter: type[Adapter], protocol: Protocol) -> None:
-        _, features = _run(adapter, protocol, _blobs())
-        assert features.asked[-1] == "test" and features.asked.count("test") == 1
+        _, toy = _run(protocol, _blobs())
+        assert toy.asked[-1] == "test" and toy.asked.count("test") == 1
+
+    def test_no_way_to_the_labels_of_test(self, adapter: type[Adapter], protocol: Protocol) -> None:
+        given = Toy(_blobs())
+        for ask in (lambda split: split.labels, lambda split: split.images.labels, lambda split: split.checksum()):
+            with pytest.raises(RuntimeError, match="The labels of 'test' are sealed"):
+                ask(given.dataset.splits["test"])
+        with pytest.raises(RuntimeError, match="sealed"):
+            given.adapter.scores(given.dataset, "test", np.full((40, 3), 1 / 3))
 
     def test_choice_knows_nothing_of_test(self, adapter: type[Adapter], protocol: Protocol) -> None:
-        one, _ = _run(adapter, protocol, _blobs())
+        one, _ = _run(protocol, _blobs())
         rng = np.random.default_rng(7)
-        other, _ = _run(adapter, protocol, _blobs() | {"test": (rng.normal(size=(5, 8)).astype("f4"), np.full(5, 2))})
+        other, _ = _run(protocol, _blobs() | {"test": (rng.normal(size=(5, 8)).astype("f4"), np.full(5, 2))})
         assert (one.chosen, one.grid, one.notes) == (other.chosen, other.grid, other.notes)
 
     def test_same_again(self, adapter: type[Adapter], protocol: Protocol) -> None:
-        one, other = (_run(adapter, protocol, _blobs())[0] for _ in range(2))
+        one, other = (_run(protocol, _blobs())[0] for _ in range(2))
         assert one.chosen == other.chosen and one.grid == other.grid
-        for name in ("predicted", "confidence", "label_probability", "label_rank"):
-            np.testing.assert_array_equal(getattr(one.predictions, name), getattr(other.predictions, name))
+        np.testing.assert_array_equal(one.table, other.table)
 
     def test_unknown_protocol(self, adapter: type[Adapter], protocol: Protocol) -> None:
         assert adapter.protocol(protocol.name) is protocol
         with pytest.raises(UserError, match=f"Did you mean: {protocol.name}"):
             adapter.protocol(protocol.name + "x")
-        with pytest.raises(UserError, match="Use one of linear, knn, ridge"):
+        with pytest.raises(UserError, match="Use one of linear, knn, ridge, class_mean"):
             adapter.protocol("zzz")
 
 
@@ -145,7 +163,7 @@ def scripted() -> Iterator[Callable[..., tuple[Outcome, list[tuple[str, int]]]]]
         Scripted.fitted = []
         protocol = replace(LINEAR, probe=Scripted, grid=grid)
         splits = {name: (np.arange(size)[:, None] % 3, np.arange(size) % 3) for name, size in SIZES.items()}
-        return _run(Classification, protocol, splits)[0], Scripted.fitted
+        return _run(protocol, splits)[0], Scripted.fitted
 
     yield run
 
@@ -180,22 +198,23 @@ def test_by_hand() -> None:
 
     splits = {
         "train": (circle(0, 10, 80, 85, 90), np.array([0, 0, 1, 1, 1])),
-        "val": (circle(30), np.array([0])),
+        "val": (circle(30, 88), np.array([0, 1])),
         "test": (circle(40, 70, 57), np.array([0, 1, 0])),
     }
-    outcome, _ = _run(Classification, KNN, splits)
+    outcome, toy = _run(KNN, splits)
     assert [entry["k"] for entry in outcome.grid] == [1, 2, 5]  # the others exceed the five training images
     assert [entry["val_top1"] for entry in outcome.grid] == [1, 1, 1]
     assert outcome.chosen == {"k": 1}
-    np.testing.assert_array_equal(outcome.predictions.predicted, [0, 1, 1])  # 57 is nearer to 80 (23) than to 30 (27)
-    np.testing.assert_array_equal(outcome.predictions.confidence, [1, 1, 1])
+    predictions = toy.judged(outcome)
+    np.testing.assert_array_equal(predictions.predicted, [0, 1, 1])  # 57 is nearer to 80 (23) than to 30 (27)
+    np.testing.assert_array_equal(predictions.confidence, [1, 1, 1])
 
 
 def test_infeasible_k_is_left_out_and_too_few_images_refused() -> None:
-    outcome, _ = _run(Classification, KNN, _blobs(train=12))
+    outcome, _ = _run(KNN, _blobs(train=12))
     assert [entry["k"] for entry in outcome.grid] == [1, 2, 5, 10]
     with pytest.raises(UserError, match="toy has 12 training images, too few for 'knn'"):
-        _run(Classification, replace(KNN, grid=({"k": 13}, {"k": 20})), _blobs(train=12))
+        _run(replace(KNN, grid=({"k": 13}, {"k": 20})), _blobs(train=12))
 
 
 def test_final_fit_uses_validation_too() -> None:
@@ -203,16 +222,16 @@ def test_final_fit_uses_validation_too() -> None:
     splits = _blobs(noise=0.1)
     train, labels = splits["train"]
     splits["train"] = (train[labels < 2], labels[labels < 2])
-    outcome, _ = _run(Classification, replace(KNN, grid=({"k": 1},)), splits)
-    assert METRICS["top1"].compute(outcome.predictions) == 1
+    outcome, toy = _run(replace(KNN, grid=({"k": 1},)), splits)
+    assert METRICS["top1"].compute(toy.judged(outcome)) == 1
 
 
 @pytest.mark.parametrize(("best", "noted"), [(0, True), (1, False), (2, True)])
 def test_note_at_the_edge_of_the_grid(best: int, noted: bool, scripted: Callable[..., Any]) -> None:
-    grid = [{"sure": 0.7 + 0.1 * (index == best)} for index in range(3)]
+    grid = [{"sure": 0.9 if index == best else 0.6 + 0.1 * index} for index in range(3)]
     outcome, _ = scripted(*grid)
-    expected = ("chosen at the edge of the grid: sure = 0.8",) if noted else ()
-    assert outcome.notes == expected
+    edge = ("chosen at the edge of the grid: sure = 0.9",) if noted else ()
+    assert outcome.notes == (*edge, "chosen on 24 validation images only")
 
 
 def test_no_note_where_there_is_nothing_to_choose(scripted: Callable[..., Any]) -> None:
@@ -221,8 +240,8 @@ def test_no_note_where_there_is_nothing_to_choose(scripted: Callable[..., Any]) 
 
 def test_note_when_the_final_fit_did_not_converge() -> None:
     short = replace(LINEAR, grid=({"l2": 1e-3, "max_iter": 1},))
-    assert "the final fit did not converge" in _run(Classification, short, _blobs())[0].notes
-    assert "the final fit did not converge" not in _run(Classification, LINEAR, _blobs())[0].notes
+    assert "the final fit did not converge" in _run(short, _blobs())[0].notes
+    assert "the final fit did not converge" not in _run(LINEAR, _blobs())[0].notes
 
 
 def test_probes_compute_where_the_adapter_says() -> None:
@@ -234,6 +253,17 @@ def test_probes_compute_where_the_adapter_says() -> None:
             self.device = "cpu"
             return super().fit(*data)
 
-    features = Guarded(_blobs())
-    Classification(TASK, features.dataset, device="cuda:1").run(replace(KNN, probe=Recorder), features, 0)
+    replace(KNN, probe=Recorder).run(cast(Any, Toy(_blobs(), device="cuda:1")), 0)
     assert set(Recorder.devices) == {"cuda:1"}
+
+
+def test_validation_of_one_class_cannot_choose() -> None:
+    splits = _blobs()
+    splits["val"] = (splits["val"][0][:1], splits["val"][1][:1])
+    with pytest.raises(UserError, match=r"validation split of toy \(1 images\) is too small to choose on"):
+        _run(KNN, splits)
+
+
+def test_few_validation_images_are_noted() -> None:
+    assert "chosen on 24 validation images only" in _run(KNN, _blobs())[0].notes
+    assert not any("images only" in note for note in _run(KNN, _blobs(val=60))[0].notes)
