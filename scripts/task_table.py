@@ -1,0 +1,110 @@
+"""Write docs/tasks.md, the table of every task card, its splits and where its data come from; --check compares only."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bob.cards import DataSpec, TaskCard
+from bob.catalogue import load_task_cards
+
+FILE = Path(__file__).parents[1] / "docs" / "tasks.md"
+INTRODUCTION = """\
+# Tasks
+
+Every card of `tasks/`, made from the cards by `python scripts/task_table.py`. Data sets lie below the data root
+(`$BOB_DATA` or `--data-root`). torchvision downloads its own where their publishers still let it; what has to be
+fetched by hand is described below the table, and by `bob show TASK`. `bob data verify TASK` compares what is on disk
+with the numbers here.
+
+- A split in `code` is the source's own, under its own name. Everything else is cut by bob class by class, the same on
+  every machine: a class's draw depends on the card's `split_seed`, the name of the class and its images alone.
+  CheXpert is cut by patients.
+- Hyperparameters are chosen on val, which is never part of a published test split.
+- A number is given where a source confirms it; opening data with another number of images or classes fails.
+- Zero-shot uses the names and prompts that CLIP published, where the card has them, and else the data set's own names.
+- VTAB-1k: 800 images to learn from and 200 to choose on, the first of each in the order of TensorFlow Datasets, without
+  regard to classes. VTAB's authors publish no lists of files; ours are those that a script of NOAH's authors writes
+  with VTAB's code, in a layout that later work shares. It saves every image as JPEG.
+
+"""
+HEADER = ["task", "what it shows", "source", "train", "val", "test", "classes", "ranked by", "licence"]
+BY_HAND = """
+## Data to fetch by hand
+
+"""
+
+
+def origin(name: str, data: DataSpec) -> str:
+    """Say where the images of a split come from."""
+    own = {str(ours): f"`{theirs}`" for ours, theirs in data.splits.items()}
+    if name in own:
+        return f"a list of {own[name]}" if name == "train" and data.subset else own[name]
+    if ":" not in data.source:
+        return "built in"
+    if name == "train":
+        return f"{data.train_count} a class" if data.train_count else "the rest"
+    if name == "test" and data.train_count:
+        return "the others"
+    count = data.val_count if name == "val" else data.test_count
+    fraction = data.val_fraction if name == "val" else data.test_fraction
+    share = f"{count} a class" if count else f"{fraction:.0%}"
+    return f"{share} of {'train' if name == 'val' else 'all'}"
+
+
+def split(name: str, data: DataSpec) -> str:
+    """Return a cell: how many images, and where they come from."""
+    counts = {str(known): f"{count:,}: " for known, count in data.expect.items()}
+    return counts.get(name, "") + origin(name, data)
+
+
+def page(cards: dict[str, TaskCard]) -> str:
+    """Return the page."""
+    ordered = sorted(cards.values(), key=lambda card: (card.name.startswith("vtab_"), card.name))
+    rows = [HEADER, ["---"] * len(HEADER), *(_row(card) for card in ordered)]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{INTRODUCTION}{len(cards)} tasks.\n\n{table}{BY_HAND}{_layouts(ordered)}"
+
+
+def _layouts(cards: list[TaskCard]) -> str:
+    """Say what to fetch for which tasks, once for those that differ in nothing but the folder."""
+    sharing: dict[str, list[TaskCard]] = {}
+    for card in (card for card in cards if card.data.layout):
+        sharing.setdefault(card.data.layout.replace(_folder(card), "FOLDER"), []).append(card)
+    parts = []
+    for text, group in sharing.items():
+        folders = {card.name: _folder(card) for card in group}
+        same = len(set(folders.values())) == 1
+        names = (name if same else f"{name} (`{folder}`)" for name, folder in folders.items())
+        parts.append(f"**{', '.join(names)}.** {_marked_up(group[0].data.layout if same else text)}")
+    return "\n".join(parts)
+
+
+def _folder(card: TaskCard) -> str:
+    return card.data.source.partition(":")[2]
+
+
+def _row(card: TaskCard) -> list[str]:
+    data = card.data
+    splits = [split(name, data) for name in ("train", "val", "test")]
+    classes = "" if data.classes is None else f"{data.classes:,}"
+    return [card.name, card.description, data.source, *splits, classes, card.primary, card.licence]
+
+
+def _marked_up(layout: str) -> str:
+    """Put commands into blocks of their own."""
+    return "".join(f"\n    {line}\n" if line.startswith("python ") else f"{line}\n" for line in layout.splitlines())
+
+
+def main() -> None:
+    """Write the page, or with --check fail if it is not up to date."""
+    text = page(load_task_cards())
+    if "--check" not in sys.argv[1:]:
+        FILE.parent.mkdir(exist_ok=True)
+        FILE.write_text(text, encoding="utf-8")
+    elif not FILE.is_file() or FILE.read_text(encoding="utf-8") != text:
+        sys.exit(f"{FILE.name} is not up to date. Run `python scripts/task_table.py`.")
+
+
+if __name__ == "__main__":
+    main()
