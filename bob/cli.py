@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from bob import cache, listing
+from bob import attack, cache, compare, data_command, depth, listing, prior
 from bob.check import command
 from bob.console import print_error, print_lines, print_plan, print_table
 from bob.errors import UserError
@@ -31,8 +31,13 @@ app = typer.Typer(
     help="Compare pretrained vision backbones across tasks, under one protocol each.",
 )
 app.add_typer(cache.app, name="cache")
+app.add_typer(data_command.app, name="data")
+app.command("attack")(attack.attack)
 app.command("check")(command.check)
+app.command("compare")(compare.compare)
+app.command("depth")(depth.depth)
 app.command("list")(listing.list_)
+app.command("prior")(prior.prior)
 app.command("show")(listing.show)
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
@@ -57,9 +62,17 @@ def run(
     ],
     protocol: Annotated[
         Optional[list[str]],
-        typer.Option("--protocol", "-p", help="linear, knn, ridge; default: the task's own."),
+        typer.Option(
+            "--protocol",
+            "-p",
+            help="linear, knn, ... (`bob list protocols`); also few shots (linear@5shot, linear@10%), one block or all "
+            "(knn@block3, knn@blocks), crops (knn@patches9); default: the task's own.",
+        ),
     ] = None,
-    seed: Annotated[Optional[list[int]], typer.Option("--seed", min=0, help="One run for each; repeatable.")] = None,
+    seed: Annotated[
+        Optional[list[int]],
+        typer.Option("--seed", min=0, help="One run for each; repeatable. Default: 0, or 0 to 4 for few shots."),
+    ] = None,
     results: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
@@ -73,6 +86,16 @@ def run(
     data_root: Annotated[Optional[Path], typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
     registry: Folders = None,
     tasks: TaskFolders = None,
+    setting: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", help="KEY=VALUE of a training recipe, as epochs=10; repeatable; part of a run's id."),
+    ] = None,
+    max_steps: Annotated[
+        Optional[int], typer.Option(min=1, help="Stop training after that many steps; part of a run's id.")
+    ] = None,
+    max_hours: Annotated[
+        Optional[float], typer.Option(min=0, help="Stop training after that long; part of a run's id.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, what is stored, how long; run nothing.")
     ] = False,
@@ -94,17 +117,22 @@ def run(
         results=results,
         how=_extraction(device, precision, batch_size, workers),
         protocols=tuple(_split_commas(protocol or [])),
-        seeds=tuple(dict.fromkeys(seed or [0])),
+        seeds=tuple(dict.fromkeys(seed or [])),
         data_root=data_root,
         recompute=recompute,
+        overrides=settings_of(setting or []),
+        max_steps=max_steps,
+        max_hours=max_hours,
     )
     if dry_run:
         from bob.plan import plan
 
         return print_plan(plan(cards, task_cards, settings))
     _announce_user_code(cards, quiet)
+    from bob.machine import launched_processes
     from bob.progress import Reporter
 
+    quiet = quiet or launched_processes()[0] > 0
     summary = run_all(cards, task_cards, settings, Reporter(quiet))
     if not quiet and (summary.written or summary.present):
         print_lines([f"{len(summary.written)} runs written to {results}, {len(summary.present)} already there."])
@@ -194,6 +222,19 @@ def _extraction(device: str, precision: str, batch_size: int | None, workers: in
 
 def _split_commas(values: Iterable[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def settings_of(values: Iterable[str]) -> dict[str, str]:
+    """KEY=VALUE pairs as a dictionary.
+
+    Raises:
+        UserError: If one of them is no such pair.
+    """
+    pairs = [value.partition("=") for value in values]
+    for key, equals, _ in pairs:
+        if not (key and equals):
+            raise UserError(f"--set {key} has no value.", "Write it as KEY=VALUE, such as --set epochs=10.")
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _names(option: str, values: Iterable[str]) -> list[str]:

@@ -22,20 +22,23 @@ TaskFolders = Annotated[list[Path] | None, typer.Option("--tasks", help="Folder 
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="backbones or tasks.")],
+    what: Annotated[str, typer.Argument(help="backbones, tasks or protocols.")],
     names: Annotated[list[str] | None, typer.Argument(help="Only these; globs work, as in '*dino*'.")] = None,
     paradigm: Annotated[str | None, typer.Option(help="Only backbones of this paradigm.")] = None,
     here: Annotated[bool, typer.Option("--here", help="Only backbones whose weights are on this machine.")] = False,
     registry: Folders = None,
     tasks: TaskFolders = None,
 ) -> None:
-    """List the cards of backbones or tasks."""
+    """List the cards of backbones or tasks, or the protocols of each kind of task."""
     if what == "backbones":
         print_backbones(_backbones(names, paradigm, here, registry or []))
     elif what == "tasks":
         _list_tasks(names, tasks or [])
+    elif what == "protocols":
+        _list_protocols()
     else:
-        hint = did_you_mean(what, ["backbones", "tasks"]) or "Use backbones or tasks."
+        kinds = ["backbones", "tasks", "protocols"]
+        hint = did_you_mean(what, kinds) or f"Use one of {', '.join(kinds)}."
         raise UserError(f"Cannot list '{what}'.", hint)
 
 
@@ -95,6 +98,19 @@ def _list_tasks(names: Sequence[str] | None, folders: Sequence[Path]) -> None:
     rows = [[card.name, card.adapter, ", ".join(card.protocols), card.primary, card.description] for card in chosen]
     print_table(["task", "adapter", "protocols", "ranked by", "what it is"], rows)
     print_lines(["Without a card: folder:PATH (class folders or a CSV of path,label[,split]) and torchvision:NAME."])
+
+
+def _list_protocols() -> None:
+    from bob.adapters.modifiers import FORMS
+    from bob.adapters.registry import ADAPTERS
+
+    rows = [
+        [protocol.name, adapter, protocol.version, protocol.description]
+        for adapter, kind in ADAPTERS.items()
+        for protocol in kind.protocols.values()
+    ]
+    print_table(["protocol", "adapter", "version", "what it is"], rows)
+    print_lines([f"After a protocol's name, for example linear@5shot: {FORMS}."])
 
 
 def _is_data(name: str) -> bool:
