@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from bob.probes.base import Probe, check_features, check_grid, check_training, to_tensor
+from bob.probes.base import Probe, check_features, check_grid, check_training
+from bob.probes.minibatch import Standardizer, runs
 from bob.probes.principal import PrincipalFeatures
 
 _LOG_TEMPERATURES = (math.log(1e-3), math.log(1e3))
@@ -82,7 +83,7 @@ class RidgeClassifier(Probe):
 
     def _scores(self, features: np.ndarray) -> torch.Tensor:
         check_features(features, width=len(self.weight_))
-        x = (to_tensor(features, self.device).to(self.weight_.dtype) - self.mean_) / self.scale_
+        x = Standardizer(self.mean_, self.scale_)(features, self.weight_.dtype)
         return x @ self.weight_ + self.bias_
 
     def _probabilities(self, scores: torch.Tensor) -> np.ndarray:
@@ -91,7 +92,7 @@ class RidgeClassifier(Probe):
     def _solve(self, problem: _Problem) -> Self:
         if not 0 < self.l2 < np.inf:
             raise ValueError(f"Expected `l2` to be positive and finite, but got {self.l2}.")
-        self.mean_, self.scale_ = problem.training.mean, problem.training.scale
+        self.mean_, self.scale_ = problem.training.standardizer.mean, problem.training.standardizer.scale
         self.weight_ = problem.training.basis @ problem.weights(self.l2)
         self.bias_ = problem.mean_target
         self.temperature_ = problem.temperature(self.l2)
@@ -114,32 +115,43 @@ class _Problem:
     ) -> None:
         check_training(features, labels, n_classes)
         self.training = PrincipalFeatures.of(features, device, center=True, standardize=standardize)
-        x = self.training.x
-        self._labels = torch.as_tensor(labels, dtype=torch.long, device=x.device)
-        targets = torch.full((len(x), n_classes), -1.0, dtype=x.dtype, device=x.device)
-        targets[torch.arange(len(x), device=x.device), self._labels] = 1.0
-        self.mean_target = targets.mean(dim=0)
-        self._targets = targets
-        self._moments = x.T @ (targets - self.mean_target) / len(x)
+        basis, n = self.training.basis, len(labels)
+        y = torch.as_tensor(labels, dtype=torch.long, device=basis.device)
+        self.mean_target = 2 * torch.bincount(y, minlength=n_classes).to(basis.dtype) / n - 1
+        moments = basis.new_zeros(features.shape[1], n_classes)
+        for run in runs(features):
+            x = self.training.standardizer(features[run], basis.dtype)
+            moments += x.T @ (_targets(y[run], n_classes, x.dtype) - self.mean_target)
+        self._moments = basis.T @ moments / n
+        every = math.ceil(n / _ENOUGH)
+        self._some = self.training.standardizer(features[::every], basis.dtype) @ basis
+        self._labels, self._n = y[::every], n
 
     def weights(self, l2: float) -> torch.Tensor:
         """(r, n_classes), along the principal directions."""
         return self._moments / (self.training.variance + l2)[:, None]
 
-    def leave_one_out(self, l2: float, every: int = 1) -> torch.Tensor:
-        """Scores (n / every, n_classes) of each image by the classifier fitted to the others; `every` 2 skips half."""
-        x, targets = self.training.x[::every], self._targets[::every]
-        fitted = x @ self.weights(l2) + self.mean_target
-        leverage = (1 + (x.square() / (self.training.variance + l2)).sum(dim=1)) / len(self._targets)
+    def leave_one_out(self, l2: float) -> torch.Tensor:
+        """Scores (m, n_classes) of images, each by the classifier fitted to all others.
+
+        Of all images, if they are no more than `_ENOUGH`; of every k-th, if they are.
+        """
+        targets = _targets(self._labels, len(self.mean_target), self._some.dtype)
+        fitted = self._some @ self.weights(l2) + self.mean_target
+        leverage = (1 + (self._some.square() / (self.training.variance + l2)).sum(dim=1)) / self._n
         freedom = (1 - leverage).clamp_min(_LEAST_FREEDOM)
         return targets - (targets - fitted) / freedom[:, None]
 
     def temperature(self, l2: float) -> float:
         """The temperature at which the leave-one-out scores have the lowest mean negative log-likelihood."""
-        every = math.ceil(len(self._labels) / _ENOUGH)
-        scores, labels = self.leave_one_out(l2, every), self._labels[::every]
+        scores = self.leave_one_out(l2)
 
         def loss(log_temperature: float) -> float:
-            return float(torch.nn.functional.cross_entropy(scores / math.exp(log_temperature), labels))
+            return float(torch.nn.functional.cross_entropy(scores / math.exp(log_temperature), self._labels))
 
         return math.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-3}).x)
+
+
+def _targets(y: torch.Tensor, n_classes: int, dtype: torch.dtype) -> torch.Tensor:
+    """(n, n_classes) of 1 for an image's class and -1 for the others."""
+    return torch.nn.functional.one_hot(y, n_classes).to(dtype).mul_(2).sub_(1)

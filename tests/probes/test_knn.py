@@ -1,14 +1,17 @@
-"""k-NN equals scikit-learn's and a case worked by hand, breaks ties by training order, bears chunks and extremes."""
+"""k-NN equals scikit-learn's, DINO's rule and a case worked by hand; neither float32, chunks nor ties change it."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from bob.probes import knn
-from bob.probes.knn import KNeighbors, nearest, vote
+from bob.probes import bank, knn
+from bob.probes.bank import nearest
+from bob.probes.knn import KNeighbors, vote
 
 
 def _noise(dtype: str, size: int = 400, width: int = 16, classes: int = 7) -> tuple[np.ndarray, ...]:
@@ -47,13 +50,90 @@ def test_by_hand() -> None:
     assert KNeighbors(3, 0.5).fit(x, y, 3).predict(query) == 0
 
 
+@pytest.mark.parametrize("queries_at_once", [7, 1 << 15])
+@pytest.mark.parametrize("images", [16, 64, 1 << 14])
 @pytest.mark.parametrize("elements", [1, 301, 1000, 1 << 24])
-def test_chunks_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing(
+    queries_at_once: int, images: int, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, y, queries = _noise("f4")
     queries = np.concatenate([queries, x[:50]])
     whole = KNeighbors(5).fit(x, y, 7).predict_proba(queries)
-    monkeypatch.setattr(knn, "_CHUNK_ELEMENTS", elements)
+    _chunks(monkeypatch, queries_at_once, images, elements)
     np.testing.assert_allclose(KNeighbors(5).fit(x, y, 7).predict_proba(queries), whole, rtol=0, atol=1e-13)
+
+
+def _chunks(monkeypatch: pytest.MonkeyPatch, queries: int, images: int, elements: int) -> None:
+    monkeypatch.setattr(knn, "_QUERIES", queries)
+    for name, value in {"_BANK": images, "_ELEMENTS": elements, "_SPARE": 3}.items():
+        monkeypatch.setattr(bank, name, value)
+
+
+def _brute(x: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the nearest by the rule as it is stated, in float64."""
+    x, queries = x.astype("f8"), queries.astype("f8")
+    x, queries = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, queries))
+    return np.argsort(-(queries @ x.T).astype("f4"), axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-4, 1e-7])
+def test_candidates_lose_no_neighbour(spread: float, coarse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The closer the directions, the less float32 tells: at 1e-2 some queries are looked up in float64, at 1e-4 all are.
+    rng = np.random.default_rng(0)
+    x, queries = (1 + spread * rng.normal(size=(n, 200)).astype("f4") for n in (1500, 60))
+    asked: list[int] = []
+    original = bank.Bank._exhaustive
+    monkeypatch.setattr(bank, "_multiplies_bfloat16", lambda: coarse)  # any processor can, if slowly
+    monkeypatch.setattr(bank.Bank, "_exhaustive", lambda self, q, k: (asked.append(len(q)), original(self, q, k))[1])
+    _chunks(monkeypatch, 50, 512, 512 * 7)
+    _, positions = bank.Bank(x, "cpu").nearest(queries, 20)
+    np.testing.assert_array_equal(positions, _brute(x, queries, 20))
+    assert sum(asked) == 0 if spread == 1 else sum(asked) > 0
+
+
+@pytest.mark.parametrize("width", [8, 768, 4096])
+def test_float32_products_are_as_near_as_they_are_said_to_be(width: int) -> None:
+    x = np.random.default_rng(0).normal(size=(300, width)) + 1
+    directions = torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True))
+    error = (directions.float() @ directions.float().T).double() - directions @ directions.T
+    assert 0 < error.abs().max() < bank.product_error(width) < 1e-3
+
+
+def test_products_are_full_float32_whatever_the_user_has_set() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with bank._full_float32():
+            x = torch.randn(300, 300)
+            error = ((x @ x).double() - x.double() @ x.double()).abs().max()
+            assert error < 1e-3  # in bfloat16, where the processor has it, about 0.3
+            if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+                assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_mapped_file_stays_in_its_file(tmp_path: Path) -> None:
+    x, y, queries = _noise("f4")
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    made = KNeighbors(5).fit(mapped, y, 7)
+    assert made.bank_.features is mapped
+    np.testing.assert_array_equal(made.predict_proba(queries), KNeighbors(5).fit(x, y, 7).predict_proba(queries))
+
+
+def test_equals_the_published_rule_of_dino() -> None:
+    # Their steps: normalise, the k largest products, exp(similarity / T) summed by class, the largest sum.
+    x, y, queries = _noise("f4")
+    bank, asked = (torch.nn.functional.normalize(torch.from_numpy(rows).double(), dim=1) for rows in (x, queries))
+    similarity, indices = (asked @ bank.T).topk(20)
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(y)[indices], 7)
+    votes = (one_hot * (similarity / 0.07).exp()[:, :, None]).sum(dim=1)
+    made = KNeighbors(20, 0.07).fit(x, y, 7)
+    np.testing.assert_array_equal(made.predict(queries), votes.argmax(dim=1).numpy())
+    np.testing.assert_allclose(made.predict_proba(queries), votes / votes.sum(dim=1, keepdim=True), rtol=1e-9)
 
 
 def test_equals_go_to_the_first_in_training_order() -> None:
@@ -122,3 +202,58 @@ def test_vote_counts_every_neighbour_of_a_class() -> None:
     table = vote(np.array([[0.5, 0.4], [0.1, 0.1]]), np.array([[2, 0], [1, 1]]), 3, temperature=0.1)
     share = 1 / (1 + np.exp(-1))
     np.testing.assert_allclose(table, [[1 - share, 0, share], [0, 1, 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("width", [8, 768])
+def test_bfloat16_products_are_as_near_as_they_are_said_to_be(
+    mean: float, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank, "_multiplies_bfloat16", lambda: True)
+    x = np.random.default_rng(0).normal(size=(300, width)) + mean
+    made, directions = bank.Bank(x, "cpu"), torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True))
+    values, positions, error = made._products(directions, 300, torch.bfloat16)
+    expected = (directions @ (directions - made._mean.double()).T).gather(1, positions)
+    off = (values - expected).abs() - values.abs() * 2**-8
+    assert off.max() < error < 0.02
+    assert (values - expected).abs().max() > bank.product_error(width)  # they were made of bfloat16
+
+
+def test_multi_label_by_hand() -> None:
+    # Similarities 1, 1/2 and 0 to the query; temperature 1/2 weighs them 1, 1/e and 1/e^2.
+    x = np.array([[2.0, 0.0], [0.5, 0.75**0.5], [0.0, 3.0], [-1.0, 0.0]])
+    y = np.array([[1, 0, -1, -1], [0, 1, 1, -1], [1, -1, 0, -1], [0, 0, 0, 1]])
+    query = np.array([[5.0, 0.0]])
+    counted = KNeighbors(3, None, multi_label=True).fit(x, y, 4)
+    np.testing.assert_allclose(counted.predict_proba(query), [[2 / 3, 1 / 2, 1 / 2, 0]], rtol=1e-12)
+    np.testing.assert_array_equal(counted.predict(query), [[1, 0, 0, 0]])
+    e = np.exp(-1)
+    expected = [[(1 + e**2) / (1 + e + e**2), e / (1 + e), e / (e + e**2), 0]]
+    weighed = KNeighbors(3, 0.5, multi_label=True).fit(x, y, 4)
+    np.testing.assert_allclose(weighed.predict_proba(query), expected, rtol=1e-12)
+    np.testing.assert_array_equal(weighed.predict(query), [[1, 0, 1, 0]])
+    # So cold that the nearest alone counts: for the third label, the nearest for which it is known.
+    cold = KNeighbors(3, 1e-6, multi_label=True).fit(x, y, 4)
+    np.testing.assert_allclose(cold.predict_proba(query), [[1, 0, 1, 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_multi_label_equals_scikit_learn(k: int) -> None:
+    x, _, queries = _noise("f4")
+    y = np.random.default_rng(1).integers(2, size=(300, 4))
+    theirs = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(x, y)
+    ours = KNeighbors(k, None, multi_label=True).fit(x, y, 4)
+    expected = np.stack([table[:, 1] for table in theirs.predict_proba(queries)], axis=1)
+    np.testing.assert_allclose(ours.predict_proba(queries), expected, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(ours.predict(queries), theirs.predict(queries))
+    points = [{"k": some, "temperature": None, "multi_label": True} for some in (1, k, 7)]
+    for point, table in KNeighbors.path(points, x, y, 4, queries):
+        np.testing.assert_array_equal(table, KNeighbors(**point).fit(x, y, 4).predict_proba(queries))
+
+
+def test_multi_label_takes_no_other_labels() -> None:
+    x, y, _ = _noise("f4")
+    with pytest.raises(ValueError, match="shape"):
+        KNeighbors(3, multi_label=True).fit(x, y, 7)
+    with pytest.raises(ValueError, match="at least one known label"):
+        KNeighbors(3, multi_label=True).fit(x, np.full((300, 7), -1), 7)

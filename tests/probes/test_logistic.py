@@ -8,8 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.preprocessing import StandardScaler
 
-from bob.probes import logistic
-from bob.probes.logistic import LogisticRegression, loss_and_gradient
+from bob.probes import logistic_problem
+from bob.probes.logistic import LogisticRegression
+from bob.probes.logistic_problem import Problem
 
 GRID = tuple(10.0 ** (exponent / 2) for exponent in range(4, -11, -1))
 
@@ -64,28 +65,98 @@ def test_equals_scikit_learn(shape: tuple[int, int, int], l2: float) -> None:
     assert abs(accuracy - (theirs.predict(standard_test) == y_test).mean()) <= 0.005
 
 
+def _known(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (300, 12) and labels (300, 5) of 1, 0 and -1: two labels without and three with unknown ones."""
+    x, _, *_ = _data(300, 12, 3, seed)
+    rng = np.random.default_rng(seed)
+    scores = StandardScaler().fit_transform(x) @ rng.normal(size=(12, 5)) + [0, 1, -4, 2, 0]
+    y = (scores + 2 * rng.normal(size=scores.shape) > 0).astype(int)
+    for label, share in ((2, 0.1), (3, 0.5), (4, 0.9)):
+        y[rng.random(300) < share, label] = -1
+    return x, y
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradient_equals_autograd(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(50, 7, generator=generator, dtype=dtype)
-    y = torch.randint(4, (50,), generator=generator)
-    theta = torch.randn(8, 4, generator=generator, dtype=dtype, requires_grad=True)
-    logits = x @ theta[:-1] + theta[-1]
-    expected = torch.nn.functional.cross_entropy(logits, y) + 0.3 / 2 * theta[:-1].square().sum()
+@pytest.mark.parametrize("loss", ["softmax", "bce"])
+def test_gradient_equals_autograd(loss: str, dtype: torch.dtype) -> None:
+    x, y = _known()
+    y = y if loss == "bce" else np.arange(300) % 5
+    problem = Problem(x, y, 5, standardize=True, device="cpu")
+    theta = torch.randn(13, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    logits, target = problem.x.double() @ theta[:-1] + theta[-1], torch.from_numpy(y)
+    if loss == "bce":
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, target.double(), reduction="none")
+        expected = (each * (target >= 0)).sum() / 300
+    else:
+        expected = torch.nn.functional.cross_entropy(logits, target)
+    expected = expected + 0.3 / 2 * theta[:-1].square().sum()
     expected.backward()
-    loss, gradient = loss_and_gradient(theta.detach(), x, y, 0.3)
+    point = problem.evaluate(theta.detach(), 0.3, dtype)
     assert theta.grad is not None
-    torch.testing.assert_close(loss, expected.detach())
-    torch.testing.assert_close(gradient, theta.grad)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    assert point.value == pytest.approx(float(expected.detach()), rel=tolerance)
+    torch.testing.assert_close(point.gradient, theta.grad, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_chunks_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = _known()
+    whole = LogisticRegression(l2=1e-2, loss="bce").fit(x, y, 5)
+    monkeypatch.setattr(logistic_problem, "_CHUNK_ELEMENTS", 17 * rows)
+    cut = LogisticRegression(l2=1e-2, loss="bce").fit(x, y, 5)
+    np.testing.assert_allclose(cut.predict_proba(x), whole.predict_proba(x), rtol=0, atol=1e-5)
 
 
 def test_gradient_vanishes_at_the_end() -> None:
     x, y, *_ = _data(300, 20, 3)
-    fitted = LogisticRegression(l2=1e-3).fit(x, y, 3)
-    standard = (torch.from_numpy(x).double() - fitted.mean_) / fitted.scale_
+    fitted = LogisticRegression(l2=1e-3, tolerance=1e-12).fit(x, y, 3)
     theta = torch.cat([fitted.weight_, fitted.bias_[None]])
-    _, gradient = loss_and_gradient(theta, standard, torch.from_numpy(y), 1e-3)
-    assert gradient.abs().max() < 1e-6
+    point = Problem(x, y, 3, standardize=True, device="cpu").evaluate(theta, 1e-3, torch.float64)
+    assert point.gradient.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("l2", [1.0, 1e-2, 1e-4])
+def test_multi_label_equals_scikit_learn_label_by_label(l2: float) -> None:
+    x, y = _known()
+    standard = StandardScaler().fit_transform(x.astype("f8"))
+    ours = LogisticRegression(l2=l2, loss="bce").fit(x, y, 5)
+    table = ours.predict_proba(x)
+    assert ours.converged_
+    np.testing.assert_array_equal(ours.predict(x), (table > 0.5).astype(int))
+    for label in range(5):
+        known = y[:, label] >= 0
+        theirs = Sklearn(C=1 / (l2 * 300), tol=1e-10, solver="newton-cholesky").fit(standard[known], y[known, label])
+        np.testing.assert_allclose(table[:, label], theirs.predict_proba(standard)[:, 1], rtol=0, atol=5e-4)
+        np.testing.assert_allclose(ours.weight_[:, label], theirs.coef_[0], rtol=0, atol=2e-3 * abs(theirs.coef_).max())
+
+
+def test_multi_label_path_equals_separate_fits() -> None:
+    x, y = _known()
+    for point, table in LogisticRegression.path([{"l2": l2, "loss": "bce"} for l2 in GRID], x, y, 5, x):
+        separate = LogisticRegression(**point).fit(x, y, 5).predict_proba(x)
+        np.testing.assert_allclose(table, separate, rtol=0, atol=2e-3)
+
+
+def test_a_label_of_one_outcome_has_its_rule_of_succession_and_disturbs_no_other() -> None:
+    x, y = _known()
+    plain = LogisticRegression(l2=1e-3, loss="bce").fit(x, y, 5)
+    # All ones, all zeros, eight ones known, nothing known.
+    more = np.stack([np.ones(300), np.zeros(300), np.where(np.arange(300) < 8, 1, -1), np.full(300, -1)], 1).astype(int)
+    fitted = LogisticRegression(l2=1e-3, loss="bce").fit(x, np.concatenate([more, y], axis=1), 9)
+    table = fitted.predict_proba(x)
+    np.testing.assert_allclose(table[:, :4], np.tile([301 / 302, 1 / 302, 9 / 10, 1 / 2], (300, 1)), atol=1e-12)
+    assert not fitted.weight_[:, :4].any()
+    np.testing.assert_allclose(table[:, 4:], plain.predict_proba(x), rtol=0, atol=1e-5)
+
+
+def test_multi_label_mistakes() -> None:
+    x, y = _known()
+    with pytest.raises(ValueError, match="one of softmax, bce"):
+        LogisticRegression(loss="hinge").fit(x, y, 5)
+    with pytest.raises(ValueError, match=r"shape \(300, 5\)"):
+        LogisticRegression(loss="bce").fit(x, y[:, 0], 5)
+    with pytest.raises(ValueError, match="differ in `l2` alone"):
+        list(LogisticRegression.path([{"l2": 1.0}, {"l2": 1.0, "loss": "bce"}], x, y, 5, x))
 
 
 @pytest.mark.parametrize("shape", [(300, 20, 3), (60, 200, 3)], ids=["tall", "wide"])
@@ -179,7 +250,8 @@ def test_correlated_features_take_tens_of_iterations(monkeypatch: pytest.MonkeyP
     y = rng.integers(5, size=200)
     x = (rng.normal(size=(200, 300)) + rng.normal(size=(5, 300))[y]).cumsum(axis=1).astype("f4")
     calls: list[float] = []
-    monkeypatch.setattr(logistic, "loss_and_gradient", lambda *a: (calls.append(a[3]), loss_and_gradient(*a))[1])
+    evaluate = Problem.evaluate
+    monkeypatch.setattr(Problem, "evaluate", lambda *a: (calls.append(a[2]), evaluate(*a))[1])
     assert len(list(LogisticRegression.path([{"l2": l2} for l2 in GRID], x, y, 5, x))) == len(GRID)
     assert max(calls.count(l2) for l2 in GRID) < 200
     for l2 in (1.0, 1e-5):
@@ -192,7 +264,7 @@ def test_converged_is_honest() -> None:
     x, y, *_ = _data(400, 60, 3)
     full = LogisticRegression(l2=1e-4).fit(x, y, 3)
     assert full.converged_
-    for max_iter in (1, 10):
+    for max_iter in (1, 5):
         cut = LogisticRegression(l2=1e-4, max_iter=max_iter).fit(x, y, 3)
         assert not cut.converged_
         assert cut.loss_ > full.loss_ * (1 + 1e-4)
