@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from bob.adapters.base import Adapter, named
-from bob.adapters.classification import LINEAR_SGD
-from bob.adapters.probing import ProbingColumns
+from bob.adapters.classification import KNN, LINEAR, LINEAR_SGD
+from bob.adapters.probing import Probing
 from bob.adapters.recipes import TRAINING
 from bob.data.base import Dataset
 from bob.results.multilabel import MultiLabelPredictions
 
-MULTILABEL_SGD: ProbingColumns = replace(
-    LINEAR_SGD,
-    description=LINEAR_SGD.description.replace("Softmax heads", "One sigmoid a label,"),
-    grid=tuple({**point, "loss": "bce"} for point in LINEAR_SGD.grid),
+
+def _with(protocol: Probing, description: str, **constant: Any) -> Probing:
+    """The protocol for several labels: the same grid, with what tells the probe."""
+    return replace(protocol, description=description, grid=tuple({**point, **constant} for point in protocol.grid))
+
+
+PROBES = (
+    _with(LINEAR, "Logistic regression, one sigmoid a label (L-BFGS); L2 strength chosen on validation.", loss="bce"),
+    _with(
+        KNN,
+        "Nearest neighbours by cosine similarity, a weighted vote on each label; k chosen on validation.",
+        multi_label=True,
+    ),
+    _with(LINEAR_SGD, LINEAR_SGD.description.replace("Softmax heads", "One sigmoid a label,"), loss="bce"),
 )
 
 
@@ -25,7 +35,7 @@ class MultiLabel(Adapter):
     """Several labels an image; those that are unknown count neither in training nor in testing."""
 
     protocols: ClassVar = named(
-        [MULTILABEL_SGD, *(replace(training, recipe=replace(training.recipe, loss="bce")) for training in TRAINING)]
+        [*PROBES, *(replace(training, recipe=replace(training.recipe, loss="bce")) for training in TRAINING)]
     )
     choose_by: ClassVar = ("mean_auroc", "map")
 
