@@ -15,7 +15,7 @@ from bob.probes.minibatch import Standardizer, runs
 from bob.probes.principal import PrincipalFeatures
 
 _LOG_TEMPERATURES = (math.log(1e-3), math.log(1e3))
-_ENOUGH = 2048  # images for one number, the temperature; more would cost as much as the fit
+_ENOUGH = 1024  # images for one number, the temperature; more would cost as much as the fit
 _LEAST_FREEDOM = 1e-9  # an image that determines its own fitted value says nothing about how others are predicted
 
 
@@ -149,7 +149,7 @@ class _Problem:
         def loss(log_temperature: float) -> float:
             return float(torch.nn.functional.cross_entropy(scores / math.exp(log_temperature), self._labels))
 
-        return math.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-3}).x)
+        return math.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-2}).x)
 
 
 def _targets(y: torch.Tensor, n_classes: int, dtype: torch.dtype) -> torch.Tensor:
