@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from bob.cards import BackboneCard, TaskCard
+    from bob.cards import BackboneCard
     from bob.data.base import Split
     from bob.probes.base import Probe
     from bob.progress import Reporter
     from bob.robustness import RobustResult
+    from bob.task_cards import TaskCard
     from bob.workbench import Settings, Workbench
 
 ATTACKS = ("pgd", "autoattack")
@@ -76,6 +77,8 @@ def attack(
     cards = resolve_tasks([task], load_task_cards(tasks or []))
     if len(cards) > 1:
         raise UserError(f"'{task}' names {len(cards)} tasks.", "Give one.")
+    if cards[0].adapter != "classification":
+        raise UserError(f"{cards[0].name} has several labels an image.", "Attack a task of one label an image.")
     card, place = resolve_backbone(backbone, load_backbone_cards(registry or [])), resolve_device(device)
     how = Extraction(place, resolve_precision("auto", place), batch_size)
     settings = Settings(results=results, how=how, protocols=(protocol,), seeds=(0,), data_root=data_root)
@@ -139,7 +142,9 @@ def _fitted(bench: Workbench, loading: float, reporter: Reporter) -> Probe:
     linear = isinstance(asked, Probing) and asked.probe in (LogisticRegression, RidgeClassifier)
     if len(bench.jobs) > 1 or not isinstance(asked, Probing) or not linear or asked.reading != FEATURE:
         raise UserError(f"The protocol '{asked.title}' is no linear probe to attack.", "Use linear or ridge.")
-    run_pair(bench, Summary(), reporter, loading)
+    run_pair(bench, summary := Summary(), reporter, loading)
+    if summary.failed:
+        raise UserError(summary.failed[0])
     chosen = read_record(record_folder(bench.settings.results, job.request) / RECORD_FILE).chosen
     splits = [job.dataset.splits[name] for name in asked.final_splits]
     features = np.concatenate([bench.features(split) for split in splits])

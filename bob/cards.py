@@ -1,4 +1,4 @@
-"""What a card may say: exactly which backbone and which task are meant."""
+"""What a card may say of a backbone: exactly which checkpoint is meant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationInfo,
     model_validator,
 )
 
@@ -47,13 +46,13 @@ _READ_BY: dict[str, tuple[Source, ...]] = {
 }
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
     """A TOML table: unknown keys are errors and nothing changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class Weights(_Table):
+class Weights(Table):
     """Where a backbone's weights come from.
 
     Attributes:
@@ -110,7 +109,7 @@ class Weights(_Table):
         return self
 
 
-class PreprocessOverride(_Table):
+class PreprocessOverride(Table):
     """Preprocessing that replaces, field by field, what the source declares for the checkpoint."""
 
     size: Size | None = None
@@ -121,7 +120,7 @@ class PreprocessOverride(_Table):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
 
 
-class Feature(_Table):
+class Feature(Table):
     """The global feature that `embed` returns.
 
     Attributes:
@@ -143,7 +142,7 @@ class Feature(_Table):
         return self
 
 
-class Reference(_Table):
+class Reference(Table):
     """A published number that this backbone should reproduce, and who published it."""
 
     dataset: str
@@ -152,7 +151,7 @@ class Reference(_Table):
     source: str
 
 
-class Card(_Table):
+class Card(Table):
     """What every card has: a unique name and where its facts come from."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][^\s,*?\[\]]*$")
@@ -204,155 +203,6 @@ class BackboneCard(Card):
     def has_random_twin(self) -> bool:
         """Whether the architecture can be built without its weights."""
         return self.weights.pretrained and self.weights.source not in ("custom", "pixels", "constant")
-
-
-SplitName = Literal["train", "val", "test"]
-# Data sets that bob draws itself come with their splits.
-GENERATED = ("shapes", "shapes_multilabel")
-# Keys of [data] that not every source reads -> the beginnings of those that do.
-_DATA_READ_BY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("config", "revision", "image_column", "label_column"), ("hf:",)),
-    "options": ("torchvision:",),
-}
-_SPLIT_KEYS = (
-    *("splits", "val_fraction", "test_fraction", "split_seed", "train_count", "val_count", "test_count"),
-    *("subset", "subset_sha256"),
-)
-
-
-def _checked_origins(origins: str) -> str:
-    if not all(name.strip() for name in origins.split("+")):
-        raise ValueError(f"'{origins}' names no split of the source (several are joined by '+')")
-    return origins
-
-
-class DataSpec(_Table):
-    """Where a task's images come from and how they are split.
-
-    Attributes:
-        source: `shapes`, `shapes_multilabel`, `orl_faces`, `folder:PATH` (a relative PATH is below the data root),
-            `torchvision:NAME`, `hf:REPOSITORY` (or `hf:PATH` of a local folder), `wilds:NAME` or `chexpert:FOLDER`.
-        config: Configuration of the hub data set; empty for its only one.
-        revision: Commit, tag or branch of the hub data set; empty for its newest.
-        image_column: Column of the hub data set that holds the images; empty for its only one of that type.
-        label_column: Column of the hub data set that holds the labels; empty for its only one of that type.
-        options: Further arguments of the torchvision class, such as `partition` of DTD; `root` is a folder below the
-            data root.
-        splits: Our split -> the source's own split, or several joined by `+`; a split that is not named is cut by the
-            rules below. Without it the source's own are taken, and its val is the test where it has no test.
-        val_fraction: Share of the training images (per class) cut off for validation where the source has no `val`.
-        test_fraction: Share of all images (per class) cut off for testing where the source has no `test`.
-        split_seed: Seed of those cuts; the cut belongs to the task, not to the run.
-        train_count: Images of each class to learn from, before a val is cut off from them; of the others come the
-            test images where the source has no `test`.
-        val_count: Images of each class in a val that is cut, instead of `val_fraction`.
-        test_count: Images of each class in a test that is cut, instead of `test_fraction`; with `train_count` at most
-            as many.
-        subset: List of the only images to learn from, one name a line: a path (if relative, below the data root) or an
-            https URL.
-        subset_sha256: Checksum of that list.
-        unseen_classes: Whether val and test may have classes that train lacks, as a few images of many classes do;
-            their images can only be got wrong.
-        expect: Number of images of each split; opening fails if one differs.
-        classes: Number of classes; opening fails if it differs.
-        layout: What must lie where, for whoever has to download it.
-    """
-
-    source: str
-    config: str = ""
-    revision: str = ""
-    image_column: str = ""
-    label_column: str = ""
-    options: dict[str, bool | int | float | str] = {}
-    splits: dict[SplitName, Annotated[str, AfterValidator(_checked_origins)]] = {}
-    val_fraction: float = Field(default=0.2, gt=0, lt=1)
-    test_fraction: float = Field(default=0.25, gt=0, lt=1)
-    split_seed: int = Field(default=0, ge=0)
-    train_count: PositiveInt | None = None
-    val_count: PositiveInt | None = None
-    test_count: PositiveInt | None = None
-    subset: str = ""
-    subset_sha256: str | None = SHA256
-    unseen_classes: bool = False
-    expect: dict[SplitName, PositiveInt] = {}
-    classes: PositiveInt | None = None
-    layout: str = ""
-
-    @model_validator(mode="after")
-    def _says_nothing_in_vain(self) -> Self:
-        for key, sources in _DATA_READ_BY.items():
-            if self._says(key) and not self.source.startswith(sources):
-                raise ValueError(f"the source '{self.source}' does not read '{key}', '{sources[0]}' does")
-        for key in _SPLIT_KEYS if self.source in GENERATED else ():
-            if self._says(key):
-                raise ValueError(f"the source '{self.source}' has splits of its own and does not read '{key}'")
-        if self.subset_sha256 and not self.subset:
-            raise ValueError("'subset_sha256' is the checksum of 'subset', which is missing")
-        return self
-
-    @model_validator(mode="after")
-    def _splits_are_apart(self) -> Self:
-        if self.splits and "train" not in self.splits:
-            raise ValueError("'splits' needs 'train'")
-        origins = [origin.strip() for names in self.splits.values() for origin in names.split("+")]
-        if twice := [origin for origin in origins if origins.count(origin) > 1]:
-            raise ValueError(f"'splits' uses the source's '{twice[0]}' twice")
-        return self
-
-    def _says(self, key: str) -> bool:
-        return bool(getattr(self, key) != type(self).model_fields[key].default)
-
-
-PROMPT_SETS = ("default", "simple_imagenet", "openai_imagenet")
-
-
-def _checked_prompts(prompts: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    if isinstance(prompts, str):
-        if prompts not in PROMPT_SETS:
-            raise ValueError(f"there are no prompts '{prompts}', only {', '.join(PROMPT_SETS)} and arrays of your own")
-        return prompts
-    if not prompts:
-        raise ValueError("the array is empty")
-    for template in prompts:
-        if "{}" not in template:
-            raise ValueError(f"the prompt '{template}' has no {{}} where the class name goes")
-    return prompts
-
-
-def _checked_class_names(names: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
-    if isinstance(names, str):
-        if names != "imagenet":
-            raise ValueError(f"there are no class names '{names}', only imagenet and arrays of your own")
-        return names
-    twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
-    if twice:
-        raise ValueError(f"'{twice[0]}' is the name of two classes")
-    wanted = info.data["data"].classes if "data" in info.data else None
-    if names and wanted not in (None, len(names)):
-        raise ValueError(f"there are {len(names)} names for {wanted} classes")
-    return names
-
-
-class TaskCard(Card):
-    """An adapter, a data set and the protocols to run on it.
-
-    Attributes:
-        version: Raised whenever the card's data or splits change what is computed.
-        protocols: Run when `--protocol` is not given.
-        primary: The metric that the leaderboard ranks by.
-        prompts: Sentences with `{}` where the class name goes, for zero-shot; or the name of a set of them.
-        class_names: Readable names in the order of the labels, for zero-shot; `imagenet` for OpenAI's 1,000 of
-            ImageNet-1k; empty for the data set's own.
-    """
-
-    adapter: Literal["classification", "multilabel"]
-    version: int = Field(default=1, ge=1)
-    data: DataSpec
-    protocols: tuple[str, ...] = Field(default=("linear", "knn"), min_length=1)
-    metrics: tuple[str, ...] = Field(default=("top1", "mean_per_class", "nll", "ece"), min_length=1)
-    primary: str = "top1"
-    prompts: Annotated[str | tuple[str, ...], AfterValidator(_checked_prompts)] = "default"
-    class_names: Annotated[str | tuple[str, ...], AfterValidator(_checked_class_names)] = ()
 
 
 TWIN_SUFFIX = ".random"

@@ -12,8 +12,9 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from bob import plugins
-from bob.cards import BackboneCard, Card, DataSpec, TaskCard
+from bob.cards import BackboneCard, Card
 from bob.errors import UserError, did_you_mean, first_problem
+from bob.task_cards import DataSpec, TaskCard
 
 C = TypeVar("C", bound=Card)
 

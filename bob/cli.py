@@ -58,7 +58,11 @@ def run(
     ],
     task: Annotated[
         list[str],
-        typer.Option("--task", "-t", help="Card, folder:PATH, torchvision:NAME; commas, globs and repeats work."),
+        typer.Option(
+            "--task",
+            "-t",
+            help="Card, folder:PATH, torchvision:NAME, hf:REPOSITORY, wilds:NAME; commas, globs and repeats work.",
+        ),
     ],
     protocol: Annotated[
         Optional[list[str]],
@@ -116,7 +120,7 @@ def run(
     settings = Settings(
         results=results,
         how=_extraction(device, precision, batch_size, workers),
-        protocols=tuple(_split_commas(protocol or [])),
+        protocols=tuple(_names("--protocol", protocol)) if protocol else (),
         seeds=tuple(dict.fromkeys(seed or [])),
         data_root=data_root,
         recompute=recompute,
@@ -127,7 +131,8 @@ def run(
     if dry_run:
         from bob.plan import plan
 
-        return print_plan(plan(cards, task_cards, settings))
+        print_plan(planned := plan(cards, task_cards, settings))
+        return _report(list(dict.fromkeys(failure for pair in planned for failure in pair.failures)))
     _announce_user_code(cards, quiet)
     from bob.machine import launched_processes
     from bob.progress import Reporter
@@ -136,10 +141,7 @@ def run(
     summary = run_all(cards, task_cards, settings, Reporter(quiet))
     if not quiet and (summary.written or summary.present):
         print_lines([f"{len(summary.written)} runs written to {results}, {len(summary.present)} already there."])
-    for failure in summary.failed[:-1]:
-        print_error(failure)
-    if summary.failed:
-        _fail(summary.failed[-1])
+    _report(summary.failed)
 
 
 @app.command()
@@ -241,7 +243,7 @@ def _names(option: str, values: Iterable[str]) -> list[str]:
     """Split at commas; at least one name must be left."""
     names = _split_commas(values)
     if not names:
-        raise UserError(f"{option} names nothing.", "See `bob list backbones` and `bob list tasks`.")
+        raise UserError(f"{option} names nothing.", f"See `bob list {option.removeprefix('--')}s`.")
     return names
 
 
@@ -249,6 +251,14 @@ def _announce_user_code(cards: Iterable[BackboneCard], quiet: bool) -> None:
     for card in cards:
         if card.weights.source == "custom" and not quiet:
             print(f"Running your code: {card.weights.model}", file=sys.stderr)
+
+
+def _report(failures: Sequence[str]) -> None:
+    """Say what went wrong, a line each, and end with exit code 2; nothing if nothing did."""
+    for failure in failures[:-1]:
+        print_error(failure)
+    if failures:
+        _fail(failures[-1])
 
 
 def _fail(line: str) -> NoReturn:

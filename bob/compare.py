@@ -52,12 +52,14 @@ def _overall_lines(pair: Pair, metric: Metric, difference: Estimate) -> list[str
     a, b = pair.a.request.backbone, pair.b.request.backbone
     before, after = (record.metrics[metric.name].value for record in (pair.a, pair.b))
     better = (difference.value > 0) == metric.higher_is_better
+    seed, drawn = pair.a.request.seed, "shots" in pair.a.request.protocol
+    alone = f" (seed {seed} alone)" if seed or drawn else ""
     if difference.low <= 0 <= difference.high:
         verdict = "the interval holds 0, so neither is known to be better"
     else:
         verdict = f"{b} is {'better' if better else 'worse'}"
     return [
-        f"{pair.setting}, {metric.label} on {difference.n} test images: {a} {before:.3f}, {b} {after:.3f}",
+        f"{pair.setting}{alone}, {metric.label} on {difference.n} test images: {a} {before:.3f}, {b} {after:.3f}",
         f"difference {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] (95%, paired); {verdict}.",
     ]
 

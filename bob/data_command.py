@@ -21,7 +21,7 @@ def data() -> None:
 
 @app.command("verify")
 def verify(
-    task: Annotated[str, typer.Argument(help="Card, folder:PATH, torchvision:NAME.")],
+    task: Annotated[str, typer.Argument(help="Card, folder:PATH, torchvision:NAME, hf:REPOSITORY, wilds:NAME.")],
     data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
     tasks: TaskFolders = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes; default: one a granted core.")] = None,
@@ -32,7 +32,8 @@ def verify(
     """Read every image of a task: counts, classes, broken files, duplicates. Exit code 0 without a FAIL, 1 with one."""
     from bob.catalogue import load_task_cards, resolve_tasks
 
-    cards = resolve_tasks([task], load_task_cards(tasks or []))
+    known = load_task_cards(tasks or [])
+    cards = resolve_tasks([task], known)
     if len(cards) > 1:
         raise UserError(f"'{task}' names {len(cards)} tasks.", "Give one.")
 
@@ -40,7 +41,8 @@ def verify(
     from bob.progress import Reporter
     from bob.verify.report import verify as verify_data
 
-    several = cards[0].adapter == "multilabel"
+    # A folder without a card is whatever it is; a run would say which card it needs.
+    several = cards[0].adapter == "multilabel" if cards[0].name in known else None
     dataset = load_dataset(cards[0].data, data_root, several, check=False)  # what a run refuses is a finding here
     report = verify_data(cards[0], dataset, Reporter(quiet), workers)
     if out is not None:

@@ -97,7 +97,12 @@ def _list_tasks(names: Sequence[str] | None, folders: Sequence[Path]) -> None:
     chosen = resolve_tasks(names, cards) if names else list(cards.values())
     rows = [[card.name, card.adapter, ", ".join(card.protocols), card.primary, card.description] for card in chosen]
     print_table(["task", "adapter", "protocols", "ranked by", "what it is"], rows)
-    print_lines(["Without a card: folder:PATH (class folders or a CSV of path,label[,split]) and torchvision:NAME."])
+    print_lines(
+        [
+            "Without a card: folder:PATH (class folders or a CSV of path,label[,split][,group]), torchvision:NAME, "
+            "hf:REPOSITORY and wilds:NAME."
+        ]
+    )
 
 
 def _list_protocols() -> None:

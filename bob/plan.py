@@ -10,12 +10,14 @@ import torch
 
 from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone
-from bob.cards import BackboneCard, TaskCard
+from bob.cards import BackboneCard
 from bob.data.base import Dataset
 from bob.data.sources import load_task
+from bob.errors import UserError
 from bob.features.extract import BackingOff, Extraction, images_to_embed, prepare
 from bob.results.record import has_record
-from bob.workbench import Settings, Workbench, protocols_of
+from bob.task_cards import TaskCard
+from bob.workbench import Job, Settings, Workbench, protocols_of, without_repeats
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class PlannedPair:
         task: Name.
         runs: Runs asked for.
         present: Runs that have their record already.
-        images: Images of the task.
+        images: Images of the task, counted once for each pass over them: other crops need a pass of their own.
         to_embed: Images whose features are needed and not stored.
         bytes_per_image: Of the stored features.
         seconds: Rough time of what is left to extract; decoding is not counted, nor are probes and training.
+        failures: Why protocols asked for are not among the runs.
     """
 
     backbone: str
@@ -41,6 +44,7 @@ class PlannedPair:
     to_embed: int
     bytes_per_image: int
     seconds: float
+    failures: tuple[str, ...] = ()
 
 
 def plan(backbones: Sequence[BackboneCard], tasks: Sequence[TaskCard], settings: Settings) -> list[PlannedPair]:
@@ -73,9 +77,10 @@ def seconds_per_image(backbone: Backbone, how: Extraction) -> float:
 
 
 def _plan_pair(bench: Workbench, dataset: Dataset, seconds: float) -> PlannedPair:
-    jobs, again = bench.jobs, bench.settings.recompute
+    (jobs, failures), again = _possible_jobs(bench), bench.settings.recompute
     todo = [job for job in jobs if again or not has_record(bench.settings.results, job.request)]
     images = sum(len(images) for images in dataset.image_sets())
+    passes = {reading.patches for job in jobs for reading in job.protocol.readings}
     needed = {reading for job in todo for reading in job.protocol.readings}
     to_embed, forwards = 0, 0
     for patches in {reading.patches for reading in needed}:
@@ -88,8 +93,21 @@ def _plan_pair(bench: Workbench, dataset: Dataset, seconds: float) -> PlannedPai
         task=bench.task.name,
         runs=len(jobs),
         present=len(jobs) - len(todo),
-        images=images,
+        images=images * max(1, len(passes)),
         to_embed=to_embed,
         bytes_per_image=4 * sum(store.shape[1] for store in stores.values()),
         seconds=forwards * seconds,
+        failures=tuple(failures),
     )
+
+
+def _possible_jobs(bench: Workbench) -> tuple[list[Job], list[str]]:
+    """The runs of the protocols that suit the backbone and the data, and why the others do not."""
+    jobs: list[Job] = []
+    failures: list[str] = []
+    for protocol in bench.protocols:
+        try:
+            jobs += bench.jobs_of(protocol)
+        except UserError as error:
+            failures.append(str(error))
+    return without_repeats(jobs), failures

@@ -21,7 +21,7 @@ from pathlib import Path
 from bob.adapters.base import Outcome
 from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone
-from bob.cards import BackboneCard, TaskCard
+from bob.cards import BackboneCard
 from bob.data.base import Dataset, ImageSet
 from bob.data.sources import load_task
 from bob.errors import UserError
@@ -34,7 +34,8 @@ from bob.results.multilabel import AnyPredictions
 from bob.results.predictions import Predictions
 from bob.results.record import Cost, MetricResult, Record, has_record, record_folder, require_writable
 from bob.results.statistics import bootstrap
-from bob.workbench import Job, Settings, Workbench, protocols_of
+from bob.task_cards import TaskCard
+from bob.workbench import Job, Settings, Workbench, protocols_of, without_repeats
 
 
 @dataclass
@@ -51,7 +52,8 @@ def run_all(
 ) -> Summary:
     """Carry out every run that has no record yet.
 
-    A mistake in one pair of backbone and task does not stop the others; it is in `Summary.failed`.
+    A mistake in one run does not stop the others, nor does one in a pair of backbone and task; it is in
+    `Summary.failed`.
 
     Raises:
         UserError: Before anything is computed, if a protocol or metric is unknown.
@@ -76,7 +78,7 @@ def run_all(
 
 
 def run_pair(bench: Workbench, summary: Summary, reporter: Reporter, loading: float) -> None:
-    """Carry out the runs of one backbone on one task that have no record yet.
+    """Carry out the runs of one backbone on one task that have no record yet; what fails alone goes into the summary.
 
     Args:
         bench: The pair.
@@ -85,27 +87,45 @@ def run_pair(bench: Workbench, summary: Summary, reporter: Reporter, loading: fl
         loading: Seconds that opening the backbone took, for the records.
     """
     title = f"{bench.backbone.card.name} on {bench.task.name}"
-    todo = _without_record(bench, title, summary, reporter)
+    todo = _without_record(bench, _possible_jobs(bench, summary), title, summary, reporter)
     if not todo:
         return
     require_writable(bench.settings.results)
     _provide_features(bench, {reading for job in todo for reading in job.protocol.readings}, title, reporter)
     for job in todo:
-        started = time.perf_counter()
-        given = bench.inputs(job, reporter)
-        if bench.settings.recompute:
-            shutil.rmtree(given.folder, ignore_errors=True)
-        outcome = job.protocol.run(given, job.seed)
-        if launched_processes()[0]:
-            continue  # the first of several processes writes for all
-        score = _write(bench, job, outcome, loading, summary)
-        reporter.say(f"{title}, {_what(job)}: {score} {time.perf_counter() - started:.1f} s")
+        with _collecting(summary):
+            _run_job(bench, job, title, summary, reporter, loading)
 
 
-def _without_record(bench: Workbench, title: str, summary: Summary, reporter: Reporter) -> list[Job]:
+def _run_job(bench: Workbench, job: Job, title: str, summary: Summary, reporter: Reporter, loading: float) -> None:
+    started = time.perf_counter()
+    given = bench.inputs(job, reporter)
+    if bench.settings.recompute:
+        shutil.rmtree(given.folder, ignore_errors=True)
+    outcome = job.protocol.run(given, job.seed)
+    if launched_processes()[0]:
+        return  # the first of several processes writes for all
+    score = _write(bench, job, outcome, loading, summary)
+    for checkpoint in given.folder.glob("*/checkpoint.pt"):
+        checkpoint.unlink(missing_ok=True)  # the weights lie beside the logs, for anybody to read
+    reporter.say(f"{title}, {_what(job)}: {score} {time.perf_counter() - started:.1f} s")
+
+
+def _possible_jobs(bench: Workbench, summary: Summary) -> list[Job]:
+    """The runs of every protocol that suits the backbone and the data; of the others, say why not."""
+    jobs: list[Job] = []
+    for protocol in bench.protocols:
+        with _collecting(summary):
+            jobs += bench.jobs_of(protocol)
+    return without_repeats(jobs)
+
+
+def _without_record(
+    bench: Workbench, jobs: Sequence[Job], title: str, summary: Summary, reporter: Reporter
+) -> list[Job]:
     """The jobs that are still to be done; of the others, say where their records are."""
     todo = []
-    for job in bench.jobs:
+    for job in jobs:
         if has_record(bench.settings.results, job.request) and not bench.settings.recompute:
             folder = record_folder(bench.settings.results, job.request)
             reporter.say(f"{title}, {_what(job)}: already there, {folder}")

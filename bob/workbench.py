@@ -14,7 +14,6 @@ from bob.adapters.base import Adapter, Protocol
 from bob.adapters.modifiers import draw_shots
 from bob.adapters.registry import ADAPTERS
 from bob.backbones.base import Backbone
-from bob.cards import TaskCard
 from bob.data.base import Dataset, ImageSet, Split
 from bob.errors import UserError
 from bob.features.extract import Extraction, Stores, open_store
@@ -24,6 +23,7 @@ from bob.machine import launched_processes
 from bob.progress import Reporter
 from bob.results.metrics import get_metric
 from bob.results.record import Request
+from bob.task_cards import TaskCard
 
 TRAINING = "training"  # folder, beside the records, of what training runs keep
 
@@ -103,9 +103,20 @@ class Workbench:
         Raises:
             UserError: If a protocol does not suit the backbone or the data.
         """
-        asked = protocols_of(self.task, self.settings)
-        protocols = {p.title: p for protocol in asked for p in protocol.expanded(self.backbone)}
-        return [self._job(p, seed) for p in protocols.values() for seed in self.settings.seeds or p.seeds]
+        return without_repeats([job for protocol in self.protocols for job in self.jobs_of(protocol)])
+
+    @cached_property
+    def protocols(self) -> list[Protocol]:
+        """Those asked for, or else those of the task's card; raises as `protocols_of`."""
+        return protocols_of(self.task, self.settings)
+
+    def jobs_of(self, protocol: Protocol) -> list[Job]:
+        """The runs that one protocol stands for; raises as `jobs`."""
+        each = protocol.expanded(self.backbone)
+        for reading in protocol.readings:
+            if reading.kind != FEATURE.kind:
+                self.columns(reading)  # here, so that a backbone without blocks lacks this protocol alone
+        return [self._job(p, seed) for p in each for seed in self.settings.seeds or p.seeds]
 
     def stores(self, readings: Iterable[Reading]) -> Iterator[tuple[ImageSet, Stores]]:
         """The image sets behind the task and the stores of these readings of them, complete or not."""
@@ -141,6 +152,7 @@ class Workbench:
 
     def _job(self, protocol: Protocol, seed: int) -> Job:
         dataset = self.dataset if protocol.shots is None else draw_shots(self.dataset, protocol.shots, seed)
+        protocol.require(self.task, dataset)
         metrics = list(dict.fromkeys((self.task.primary, *self.task.metrics)))
         grouped = any(get_metric(name, has_groups=bool(self.dataset.groups)).needs_groups for name in metrics)
         drawn = {} if protocol.shots is None else {"drawn": _described(dataset, ("train", "val"))}
@@ -163,6 +175,14 @@ class Workbench:
             precision=self.settings.how.precision,
         )
         return Job(request, protocol, seed, dataset)
+
+
+def without_repeats(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs in order, of those that ask for the same thing the first."""
+    first: dict[tuple[str, int], Job] = {}
+    for job in jobs:
+        first.setdefault((job.protocol.title, job.seed), job)
+    return list(first.values())
 
 
 class JobInputs:
@@ -210,7 +230,7 @@ def protocols_of(task: TaskCard, settings: Settings) -> list[Protocol]:
     for metric in (task.primary, *task.metrics):
         get_metric(metric, task.adapter)
     names = dict.fromkeys(settings.protocols or task.protocols)
-    protocols = [ADAPTERS[task.adapter].protocol(name) for name in names]
+    protocols = [_protocol(task, name) for name in names]
     if launched_processes()[1] > 1 and (alone := [p.title for p in protocols if not p.takes_settings]):
         raise UserError(
             f"Several processes can share training, but not '{alone[0]}'.",
@@ -223,3 +243,13 @@ def protocols_of(task: TaskCard, settings: Settings) -> list[Protocol]:
             "Leave them out, or add a training protocol such as finetune.",
         )
     return [protocol.configured(*budget) for protocol in protocols]
+
+
+def _protocol(task: TaskCard, spec: str) -> Protocol:
+    own, name = ADAPTERS[task.adapter], spec.partition("@")[0]
+    if name not in own.protocols and any(name in kind.protocols for kind in ADAPTERS.values()):
+        raise UserError(
+            f"The protocol '{name}' is not for tasks of the kind {task.adapter}, as {task.name} is.",
+            f"Use one of {', '.join(own.protocols)}.",
+        )
+    return own.protocol(spec)

@@ -44,7 +44,13 @@ def test_people_get_two_lines(bob_attack):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [(("--attack", "pdg"), "pgd"), (("--norm", "l1"), "linf"), (("-p", "knn"), "no linear probe")]
+    ("wrong", "message"),
+    [
+        (("--attack", "pdg"), "pgd"),
+        (("--norm", "l1"), "linf"),
+        (("-p", "knn"), "no linear probe"),
+        (("-t", "shapes_multilabel"), "several labels an image"),
+    ],
 )
 def test_a_users_mistake_is_one(bob_attack, wrong, message):
     result = bob_attack(*wrong)

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from bob.cards import BackboneCard, DataSpec, Feature, TaskCard, Weights
+from bob.cards import BackboneCard, Feature, Weights
+from bob.task_cards import DataSpec, TaskCard
 
 
 @pytest.mark.parametrize("key", ["drop", "rename"])
@@ -119,3 +120,10 @@ def test_a_full_task_card_goes_through_json_and_back():
     assert TaskCard.model_validate_json(card.model_dump_json()) == card
     assert card.prompts == ("a {}.",) and card.class_names == ("x", "y")
     assert task(class_names="imagenet", prompts="openai_imagenet").class_names == "imagenet"
+
+
+def test_what_a_task_card_does_not_say_is_its_adapters_own():
+    several, one = task(adapter="multilabel"), task()
+    assert (several.metrics, several.primary) == (("mean_auroc", "map"), "mean_auroc")
+    assert one.metrics[0] == one.primary == "top1"
+    assert task(adapter="multilabel", metrics=["map"], primary="map").metrics == ("map",)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bob.cards import BackboneCard, TaskCard, Weights
+from bob.cards import BackboneCard, Weights
 from bob.catalogue import load_backbone_cards, load_task_cards, match_names, read_card, resolve_tasks
 from bob.errors import UserError, did_you_mean
+from bob.task_cards import TaskCard
 
 ROOT = Path(__file__).parents[1]
 BACKBONE = """\

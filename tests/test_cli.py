@@ -211,6 +211,7 @@ class TestMistakes:
             ({"-b": "my.py:make"}, ["no file my.py"]),
             ({"-t": "orl_face"}, ["Unknown task 'orl_face'.", "Did you mean: orl_faces"]),
             ({"-t": ""}, ["--task names nothing."]),
+            ({"-p": ","}, ["--protocol names nothing.", "bob list protocols"]),
             ({"-t": "folder:none"}, ["none", "folder"]),
             ({"-t": "torchvision:CIFAR11"}, ["CIFAR11"]),
             ({"-p": "liner"}, ["Unknown protocol 'liner'.", "Did you mean: linear"]),

@@ -120,3 +120,10 @@ def test_mistakes(run: Run, write: Callable[..., None], tmp_path: Path) -> None:
     assert not (tmp_path / "x.csv").exists()
     with pytest.raises(UserError, match=r"Cannot tell the format of .*x\.md\. Give a name that ends in \.csv\."):
         run("old", "new", "-o", tmp_path / "x.md")
+
+
+def test_one_draw_of_several_says_which(run: Run, write: Callable[..., None]) -> None:
+    for seed in (1, 2):
+        write("old", (20, 10, 10, 15), seed=seed)
+        write("new", (10, 20, 20, 15), seed=seed)
+    assert run("old", "new").splitlines()[0].startswith("t/linear (seed 1 alone), top-1 on 100 test images: old 0.550")

@@ -58,6 +58,14 @@ def test_counts_come_from_the_card(bob_data, photos, tmp_path):
     assert "instead of 99" in result.stdout
 
 
+def test_a_folder_without_a_card_may_have_several_labels(bob_data, photos):
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.glob("*/*"))
+    lines = [f"{name},{'ant|bee' if number % 2 else 'cat'}" for number, name in enumerate(names)]
+    (photos / "manifest.csv").write_text("path,label\n" + "\n".join(lines) + "\n")
+    result = bob_data("verify", f"folder:{photos}", "--workers", 0, "-q")
+    assert "PASS readable: all 30 images" in result.stdout and result.exit_code == 0
+
+
 @pytest.mark.parametrize("task", ["folder:/nowhere/at/all", "shaeps"])
 def test_a_users_mistake_is_one(bob_data, task):
     result = bob_data("verify", task)

@@ -61,6 +61,10 @@ def test_recompute_counts_everything(arguments: Callable[..., Any]) -> None:
     assert _counts(plan(*arguments("pixels", protocols=("knn",), recompute=True))[0]) == (1, 0, 30, 30)
 
 
+def test_other_crops_are_another_pass(arguments: Callable[..., Any]) -> None:
+    assert _counts(plan(*arguments("pixels", protocols=("knn", "knn@patches4")))[0]) == (2, 0, 60, 60)
+
+
 def test_writes_neither_records_nor_features(arguments: Callable[..., Any], home: Path) -> None:
     plan(*arguments("constant", "pixels"))
     assert not Path("results").exists()
@@ -77,3 +81,16 @@ def test_seconds_per_image_times_the_forward_pass() -> None:
 
     backbone = open_backbone(load_backbone_cards()["pixels"])
     assert 0 < seconds_per_image(backbone, HOW) < 1
+
+
+def test_a_protocol_of_the_other_kind_of_task(arguments: Callable[..., Any]) -> None:
+    backbones, tasks, settings = arguments("constant", protocols=("ridge@5shot",))
+    several = [tasks[0].model_copy(update={"adapter": "multilabel", "primary": "map", "metrics": ("map",)})]
+    with pytest.raises(UserError, match=r"'ridge' is not for tasks of the kind multilabel.* Use one of .*linear_sgd"):
+        plan(backbones, several, settings)
+
+
+def test_a_protocol_that_does_not_suit_is_told_beside_the_plan(arguments: Callable[..., Any]) -> None:
+    pair = plan(*arguments("constant", protocols=("zero_shot", "knn", "attentive")))[0]
+    assert _counts(pair) == (1, 0, 30, 30)
+    assert len(pair.failures) == 2 and "no text tower" in pair.failures[0] and "no blocks" in pair.failures[1]

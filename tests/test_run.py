@@ -18,7 +18,6 @@ import pytest
 import torch
 
 import bob.run
-from bob.cards import DataSpec, TaskCard
 from bob.catalogue import load_backbone_cards, resolve_tasks
 from bob.data.base import ImageSet
 from bob.errors import UserError
@@ -29,6 +28,7 @@ from bob.results.metrics import METRICS
 from bob.results.record import predictions_of, read_record, read_records
 from bob.results.statistics import bootstrap
 from bob.run import Summary, run_all
+from bob.task_cards import DataSpec, TaskCard
 from bob.workbench import Settings
 
 HOW = Extraction(torch.device("cpu"), workers=0)
@@ -171,6 +171,21 @@ class TestMistakes:
         assert len(summary.written) == 2
         assert len(summary.failed) == 1, "one broken data set is one line, with however many backbones"
         assert f"{tmp_path}/none" in summary.failed[0]
+
+    def test_in_one_protocol_do_not_stop_the_others(self, go: Callable[..., Any]) -> None:
+        summary, _ = go("pixels", protocols=("zero_shot", "knn@99shot", "attentive", "knn"), seeds=(0,))
+        assert [folder.name.split("__")[2] for folder in summary.written] == ["knn"]
+        complaints = ("no text tower", "fewer than '@99shot' asks for", "no blocks")
+        assert len(summary.failed) == 3 and all(map(str.__contains__, summary.failed, complaints))
+
+    def test_that_the_probe_would_make_are_found_before_features_are_computed(
+        self, go: Callable[..., Any], make_photos: Callable[..., Path], tmp_path: Path, home: Path
+    ) -> None:
+        for split, classes in (("train", ("ant", "bee")), ("val", ("ant",)), ("test", ("ant", "bee"))):
+            make_photos(tmp_path / "set" / split, classes)
+        summary, _ = go("pixels", tasks=resolve_tasks([f"folder:{tmp_path / 'set'}"], {}), protocols=("linear",))
+        assert len(summary.failed) == 1 and "too small to choose on" in summary.failed[0]
+        assert not (home / "features").exists() and not Path("results").exists()
 
     @pytest.mark.parametrize("field", [{"metrics": ("top1", "topl")}, {"primary": "topl"}, {"protocols": ("lineer",)}])
     def test_on_a_task_card_show_before_anything_is_computed(

@@ -16,11 +16,13 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import Flowers102
 
-from bob.cards import DataSpec
 from bob.catalogue import load_task_cards
 from bob.data.base import Dataset
 from bob.data.sources import BUILT_IN, PREFIXES, load_dataset
+from bob.features.extract import Extraction
 from bob.results.metrics import METRICS
+from bob.task_cards import DataSpec
+from bob.workbench import Settings, protocols_of
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "tasks").glob("*/*.toml"))
@@ -70,6 +72,11 @@ def test_metrics(card):
     assert card.primary in card.metrics
     for name in card.metrics:
         METRICS[name].require(card.adapter, has_groups=card.data.source.startswith("wilds:"))
+
+
+@each
+def test_protocols(card):
+    assert protocols_of(card, Settings(Path("results"), Extraction(torch.device("cpu"))))
 
 
 @each

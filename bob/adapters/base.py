@@ -13,7 +13,6 @@ import numpy as np
 
 from bob.adapters.modifiers import Shots, parse
 from bob.backbones.base import Backbone
-from bob.cards import TaskCard
 from bob.data.base import Dataset
 from bob.errors import UserError, did_you_mean
 from bob.features.extract import Extraction
@@ -21,6 +20,7 @@ from bob.features.reading import FEATURE, Columns, Reading
 from bob.progress import Reporter
 from bob.results.metrics import get_metric
 from bob.results.multilabel import AnyPredictions
+from bob.task_cards import TaskCard
 
 
 class Inputs(typing.Protocol):
@@ -130,8 +130,26 @@ class Protocol(ABC):
         return [self]
 
     def with_shots(self, shots: Shots) -> Protocol:
-        """The same recipe on fewer images."""
+        """The same recipe on fewer images.
+
+        Raises:
+            UserError: If the recipe sees none, or has its number already.
+        """
+        if self.shots is not None:
+            raise UserError(f"'{self.title}' cannot also be '@{shots}'.", "Give one of the two.")
         return replace(self, shots=shots)
+
+    def require(self, task: TaskCard, dataset: Dataset) -> None:
+        """Fail if the data do not allow the protocol; asked before any feature is computed.
+
+        Args:
+            task: Its card.
+            dataset: Cut down to the protocol's shots.
+
+        Raises:
+            UserError: Saying what the data lack.
+        """
+        return None
 
     def with_block(self, block: int | None) -> Protocol:
         """The same recipe on one block's output, or on every block's if it is None.

@@ -12,12 +12,15 @@ import numpy as np
 
 from bob.adapters.base import Inputs, Outcome, Protocol
 from bob.backbones.base import Backbone
+from bob.data.base import Dataset
 from bob.errors import UserError
 from bob.features.reading import BLOCKS, FEATURE, OUTPUT, Columns, Reader, Reading
 from bob.probes.base import Probe
+from bob.task_cards import TaskCard
 
 _IMAGES_SEEN, _EPOCHS = 100_000, (10, 100)  # in training by SGD
 _HEADS = 8  # of the attentive probe
+_ONE_OF_TWO = "Give one @block..., @blocks or @patches... only."
 _FEW = 50  # validation images below which a choice among many points is mostly luck
 
 
@@ -63,15 +66,25 @@ class Probing(Protocol):
 
     def with_block(self, block: int | None) -> Protocol:
         """See `Protocol.with_block`."""
+        if self._reads_otherwise():
+            raise UserError(f"'{self.title}' cannot read a block too.", _ONE_OF_TWO)
         if self.reading != FEATURE:
             return super().with_block(block)
         return replace(self, reading=BLOCKS, block=block, every_block=block is None)
 
     def with_patches(self, patches: int) -> Protocol:
         """See `Protocol.with_patches`."""
+        if self._reads_otherwise():
+            raise UserError(f"'{self.title}' cannot average patches too.", _ONE_OF_TWO)
         if self.reading != FEATURE:
             return super().with_patches(patches)
         return replace(self, reading=Reading(patches=patches))
+
+    def require(self, task: TaskCard, dataset: Dataset) -> None:
+        """See `Protocol.require`."""
+        _require_classes(task, dataset)
+        if len(self._fitting(task, dataset)) > 1:
+            _require_choosable(task, dataset)
 
     def expanded(self, backbone: Backbone) -> list[Protocol]:
         """See `Protocol.expanded`; the ordinary protocol reads what comes out behind the last block.
@@ -94,7 +107,7 @@ class Probing(Protocol):
 
     def run(self, given: Inputs, seed: int) -> Outcome:
         """See `Protocol.run`."""
-        _require_classes(given)
+        _require_classes(given.task, given.dataset)
         started = time.perf_counter()
         choice = self.choose(given, seed)
         chosen = time.perf_counter()
@@ -122,7 +135,7 @@ class Probing(Protocol):
         points = self._feasible(given)
         if len(points) == 1:
             return Choice(points[0], [], ())
-        _require_choosable(given)
+        _require_choosable(given.task, dataset)
         arguments = [self._arguments(point, given, seed) for point in points]
         train = self._matrix(given, "train")
         tried: dict[int, dict[str, Any]] = {}
@@ -140,13 +153,15 @@ class Probing(Protocol):
         return Choice(winner, grid, _edge_note(winner, points) + few)
 
     def _feasible(self, given: Inputs) -> list[dict[str, Any]]:
+        """The points of the grid that these data and this backbone allow."""
+        return self._fitting(given.task, given.dataset)
+
+    def _fitting(self, task: TaskCard, dataset: Dataset) -> list[dict[str, Any]]:
         """The grid without the k that exceed the number of training images."""
-        n_train = len(given.dataset.splits["train"])
+        n_train = len(dataset.splits["train"])
         points = [point for point in self.grid if point.get("k", 0) <= n_train]
         if not points:
-            raise UserError(
-                f"{given.task.name} has {n_train} training images, too few for '{self.title}'.", "Add some."
-            )
+            raise UserError(f"{task.name} has {n_train} training images, too few for '{self.title}'.", "Add some.")
         return points
 
     def _arguments(self, point: dict[str, Any], given: Inputs, seed: int) -> dict[str, Any]:
@@ -157,6 +172,10 @@ class Probing(Protocol):
     def _matrix(self, given: Inputs, split: str) -> np.ndarray:
         features = given.features(split, self.reading)
         return features if self.block is None else features[:, given.columns(BLOCKS)[f"block{self.block}"]]
+
+    def _reads_otherwise(self) -> bool:
+        """Whether a modifier has said already what to read."""
+        return self.every_block or self.block is not None or bool(self.reading.patches)
 
     def _modifiers(self) -> list[str]:
         block = "blocks" if self.every_block else "" if self.block is None else f"block{self.block}"
@@ -217,17 +236,17 @@ def _chosen_columns(columns: Columns, choice: str) -> tuple[tuple[int, int], ...
     return tuple((columns[name].start, columns[name].stop) for name in names)
 
 
-def _require_classes(given: Inputs) -> None:
-    if len(given.dataset.classes) < 2 and given.dataset.splits["train"].labels.ndim == 1:
-        raise UserError(f"{given.task.name} has one class only.", "Classification needs at least two.")
+def _require_classes(task: TaskCard, dataset: Dataset) -> None:
+    if len(dataset.classes) < 2 and not dataset.multilabel:
+        raise UserError(f"{task.name} has one class only.", "Classification needs at least two.")
 
 
-def _require_choosable(given: Inputs) -> None:
+def _require_choosable(task: TaskCard, dataset: Dataset) -> None:
     """Fail if validation could not tell one hyperparameter from another."""
-    val = given.dataset.splits["val"]
+    val = dataset.splits["val"]
     if val.labels.ndim == 1 and len(np.unique(val.labels)) < 2:
         raise UserError(
-            f"The validation split of {given.task.name} ({len(val)} images) is too small to choose on: "
+            f"The validation split of {task.name} ({len(val)} images) is too small to choose on: "
             "it has images of one class only.",
             "Add images of at least two classes to it, or raise val_fraction on the task's card.",
         )

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from bob.cards import DataSpec
 from bob.data.base import ImageSet
 from bob.data.hf_images import image_set
 from bob.data.hf_labels import read_labels
 from bob.data.manifest import SPLIT_NAMES
 from bob.errors import UserError, did_you_mean, first_line
 from bob.extras import import_extra
+from bob.task_cards import DataSpec
 
 # Whose errors, other than of Python's own kinds, tell that a data set cannot be had.
 _THEIRS = ("datasets", "huggingface_hub", "httpx", "requests", "pyarrow", "fsspec")

@@ -69,6 +69,8 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         # Blank lines are kept at first, so that row 0 of the table is line 2 of the file.
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}.", "Correct the path.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path}: {str(error).strip().rstrip('.')}.", _NEEDED) from error
     if lacking := [column for column in ("path", "label") if column not in table.columns]:

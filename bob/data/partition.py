@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bob.cards import DataSpec
 from bob.data.base import ImageSet, Split, counts
 from bob.data.joined import JoinedImages
 from bob.data.splits import at_most, counted_cut, keep_count, stratified_cut, subject_cut
 from bob.data.subset import cut_down
 from bob.errors import UserError, did_you_mean
+from bob.task_cards import DataSpec
 
 SPLITS = ("train", "val", "test")
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from bob import places
-from bob.cards import GENERATED, DataSpec, TaskCard
 from bob.data.base import Dataset, ImageSet
 from bob.data.partition import partition, require_learnable
 from bob.errors import UserError, did_you_mean
+from bob.task_cards import GENERATED, DataSpec, TaskCard
 
+_LONGEST_LAYOUT = 200  # characters, in an error
 BUILT_IN = (*GENERATED, "orl_faces")
 PREFIXES = ("folder:", "torchvision:", "hf:", "wilds:", "chexpert:")
 
@@ -56,7 +57,8 @@ def load_dataset(
     if multilabel is not None and dataset.splits and dataset.multilabel != multilabel:
         raise UserError(
             f"{spec.source} has {'several labels' if dataset.multilabel else 'one class'} for each image.",
-            f'Use adapter = "{"multilabel" if dataset.multilabel else "classification"}" on a task card.',
+            f'Use adapter = "{"multilabel" if dataset.multilabel else "classification"}" on a task card of yours '
+            "(a TOML file; --tasks names its folder).",
         )
     if check:
         require_learnable(dataset.splits, dataset.classes, spec)
@@ -79,7 +81,7 @@ def _divided(spec: DataSpec, root: Path, multilabel: bool | None) -> Dataset:
         classes, pools = _open(spec, root, multilabel)
     except UserError as error:
         if spec.layout:
-            raise UserError(error.problem, f"{error.remedy} Expected there: {spec.layout}") from error
+            raise UserError(error.problem, f"{error.remedy} {_expected_there(spec)}") from error
         raise
     several = next(iter(pools.values())).labels.ndim == 2
     if len(classes) < 2 and not several:
@@ -139,8 +141,15 @@ def _require_expected(dataset: Dataset, spec: DataSpec) -> None:
         raise UserError(
             f"{spec.source} has {' and '.join(wrong)}.",
             "Complete the data (`bob data verify TASK` looks closer), or correct 'expect' and 'classes' on the card."
-            + (f" Expected there: {spec.layout}" if spec.layout else ""),
+            + (f" {_expected_there(spec)}" if spec.layout else ""),
         )
+
+
+def _expected_there(spec: DataSpec) -> str:
+    """The card's `layout`, or where to read it if it is too long for one line."""
+    if len(spec.layout) <= _LONGEST_LAYOUT:
+        return f"Expected there: {spec.layout}"
+    return "`bob show TASK` says what is expected there and where it comes from."
 
 
 def _imagenet_names() -> tuple[str, ...]:

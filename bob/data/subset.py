@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from bob import places
-from bob.cards import DataSpec
 from bob.data.base import Split
 from bob.errors import UserError, first_line
+from bob.task_cards import DataSpec
 
 _TIMEOUT = 30.0  # seconds
 

@@ -10,6 +10,7 @@ import torch
 from bob.backbones.preprocess import Preprocess
 from bob.errors import UserError
 
+MOST = 400  # crops of an image; each costs what an image costs
 SCALE = 0.5  # side of a crop as a share of the image's
 
 
@@ -17,8 +18,10 @@ def check_patches(patches: int) -> None:
     """Fail unless the crops form a square grid.
 
     Raises:
-        UserError: If the number is no square of 1 or more.
+        UserError: If the number is no square from 1 to 400.
     """
+    if patches > MOST:
+        raise UserError(f"{patches} patches of every image are too many.", f"Take patches{MOST} or fewer.")
     if patches < 1 or math.isqrt(patches) ** 2 != patches:
         raise UserError(f"Expected a square number of patches (4, 9, 16, ...), but got {patches}.", "Take patches9.")
 

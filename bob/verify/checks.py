@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bob.cards import DataSpec
 from bob.check.base import Finding
 from bob.data.base import counts
+from bob.task_cards import DataSpec
 from bob.verify.duplicates import nearly_same, same_pixels
 from bob.verify.look import Seen
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bob import places
-from bob.cards import TaskCard
 from bob.check.base import Finding
 from bob.data.base import Dataset
 from bob.errors import UserError
 from bob.progress import Reporter
+from bob.task_cards import TaskCard
 from bob.verify.checks import check_all
 from bob.verify.look import look_at
 

@@ -55,6 +55,11 @@ def test_spec_and_title() -> None:
         ("linear_sgd@block3", "does not read single blocks"),
         ("attentive@patches4", "does not average patches"),
         ("zero_shot@5shot", "sees no training image"),
+        ("knn@patches441", "441 patches of every image are too many"),
+        ("knn@5shot@10%", "'knn@5shot' cannot also be '@10%'"),
+        ("knn@block3@blocks", "'knn@block3' cannot read a block too"),
+        ("knn@blocks@patches4", "'knn@blocks' cannot average patches too"),
+        ("knn@patches4@block0", "'knn@patches4' cannot read a block too"),
     ],
 )
 def test_bad_modifiers(spec: str, complaint: str) -> None:

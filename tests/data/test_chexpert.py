@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bob.cards import DataSpec
 from bob.data.chexpert import load_chexpert
 from bob.data.sources import load_dataset
 from bob.errors import UserError
+from bob.task_cards import DataSpec
 
 HEADER = (
     "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,"

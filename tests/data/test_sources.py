@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bob.cards import DataSpec, TaskCard
 from bob.data import orl_faces, shapes, sources
 from bob.data.base import Dataset, Split
 from bob.data.sources import load_dataset, load_task
 from bob.errors import UserError
+from bob.task_cards import DataSpec, TaskCard
 
 
 @pytest.fixture
@@ -228,6 +228,13 @@ def test_a_relative_folder_is_below_the_data_root(tmp_path, write_images) -> Non
     assert len(load_dataset(spec, tmp_path / "root").splits["train"]) == 4
     with pytest.raises(UserError, match=r"no folder .*elsewhere/pets.*Expected there: CLASS/\*\.png, from somewhere\."):
         load_dataset(spec, tmp_path / "elsewhere")
+
+
+def test_a_long_layout_is_not_in_the_line(tmp_path) -> None:
+    spec = DataSpec(source="folder:pets", layout="CLASS/*.png. " * 30)
+    with pytest.raises(UserError, match=r"no folder .*pets\..*`bob show TASK` says what is expected there") as caught:
+        load_dataset(spec, tmp_path)
+    assert len(str(caught.value)) < 400
 
 
 # Tasks

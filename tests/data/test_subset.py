@@ -6,9 +6,9 @@ import hashlib
 
 import pytest
 
-from bob.cards import DataSpec
 from bob.data.sources import load_dataset
 from bob.errors import UserError
+from bob.task_cards import DataSpec
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ import torch
 import torchvision.datasets as datasets
 from PIL import Image
 
-from bob.cards import DataSpec
 from bob.data.base import Dataset
 from bob.data.files import FileImages
 from bob.data.sources import load_dataset
 from bob.data.torchvision import load_torchvision
 from bob.errors import UserError
+from bob.task_cards import DataSpec
 
 
 def refused(name: str, root: Path) -> str:

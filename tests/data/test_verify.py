@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from bob.cards import DataSpec, TaskCard
 from bob.data.base import Dataset, ImageSet, Split
 from bob.data.files import FileImages
 from bob.data.sources import load_dataset
 from bob.errors import UserError
 from bob.progress import Reporter
+from bob.task_cards import DataSpec, TaskCard
 from bob.verify.duplicates import nearly_same, same_pixels
 from bob.verify.look import look_at
 from bob.verify.report import verify

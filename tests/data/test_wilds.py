@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bob.cards import DataSpec
 from bob.data.sources import load_dataset
 from bob.data.wilds import load_wilds
 from bob.errors import UserError
+from bob.task_cards import DataSpec
 
 SPLITS = ("train", "val", "test", "id_val", "id_test")
 
