@@ -25,6 +25,7 @@ _PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "accelerate",
     "open_clip_torch",
     "transformers",
     "numpy",

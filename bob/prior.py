@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,8 @@ def prior(
     from bob.engines.settings import overridden
     from bob.engines.swag import SWAG_RECIPE, learn_prior
     from bob.features.extract import Extraction
-    from bob.machine import resolve_device
+    from bob.machine import launched_processes, resolve_device
+    from bob.progress import Reporter
 
     cards = resolve_tasks([task], load_task_cards(tasks or []))
     if len(cards) > 1:
@@ -53,6 +55,23 @@ def prior(
     how = Extraction(resolve_device(device), workers=workers)
     opened = open_backbone(resolve_backbone(backbone, load_backbone_cards(registry or [])))
     dataset = load_task(cards[0], data_root).sealed("test")
-    learnt = learn_prior(opened, dataset, recipe, how=how, seed=seed, rank=rank, burn_in=burn_in)
+    _require_writable(out)
+    first = launched_processes()[0] == 0
+    with Reporter(quiet=not first).training(f"{opened.card.name} on {cards[0].name}, prior") as progress:
+        learnt = learn_prior(opened, dataset, recipe, how=how, seed=seed, rank=rank, burn_in=burn_in, progress=progress)
+    if not first:
+        return  # the first of several processes writes for all
     learnt.save(out)
     print_lines([f"Written: {out.absolute()}", f"Use it: --protocol finetune --set prior={out}:LAMBDA"])
+
+
+def _require_writable(out: Path) -> None:
+    """Fail before anything is learnt, not after."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {out.parent}: {error.strerror}.", "Give another place: --out FILE."
+        ) from error

@@ -75,7 +75,7 @@ class Reporter:
 
     @contextmanager
     def training(self, what: str) -> Iterator[Callable[[Update], None]]:
-        """Show a bar with epoch, loss, images/s and time left; gives a function to be told of each update.
+        """Show a bar with epoch, loss, images/s and time left; gives a function to be told of each update of `what`.
 
         Where there is no terminal, a line for each tenth of the updates.
         """

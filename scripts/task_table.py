@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bob.cards import DataSpec, TaskCard
 from bob.catalogue import load_task_cards
+from bob.task_cards import DataSpec, TaskCard
 
 FILE = Path(__file__).parents[1] / "docs" / "tasks.md"
 INTRODUCTION = """\

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bob.adapters.base import Inputs, Outcome, Protocol
-from bob.engines.recipe import Limits, Recipe
+from bob.engines.recipe import ENGINE_VERSION, Limits, Recipe
 from bob.engines.settings import number, overridden
 from bob.errors import UserError
+from bob.machine import launched_processes
+
+if TYPE_CHECKING:
+    from bob.engines.training import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,12 @@ class Training(Protocol):
         """See `Protocol.as_dict`."""
         recipe = {key: value for key, value in self.recipe.as_dict().items() if key != "lr"}
         budget = {key: value for key, value in vars(self.limits).items() if value is not None}
-        own = {"engine": "fine_tune", "recipe": recipe, "grid": [{"lr": rate} for rate in self.rates]}
+        own = {
+            "engine": "fine_tune",
+            "engine_version": ENGINE_VERSION,
+            "recipe": recipe,
+            "grid": [{"lr": rate} for rate in self.rates],
+        }
         own |= {"limits": budget} if budget else {}
         return super().as_dict() | own | ({"prior_sha256": self.prior_sha256} if self.prior_sha256 else {})
 
@@ -52,35 +63,45 @@ class Training(Protocol):
         settings = dict(overrides)
         rates = self.rates
         if "lr" in settings:
-            rates = tuple(number("lr", part) for part in settings.pop("lr").split("/"))
-        recipe = overridden(replace(self.recipe, lr=rates[0]), settings)
+            rates = tuple(dict.fromkeys(number("lr", part) for part in settings.pop("lr").split("/")))
+        recipes = [overridden(replace(self.recipe, lr=rate), settings) for rate in rates]  # each is checked
         return replace(
             self,
-            recipe=recipe,
+            recipe=recipes[0],
             rates=rates,
             limits=Limits(max_steps, max_hours),
-            prior_sha256=_sha256_of_prior(recipe.prior),
+            prior_sha256=_sha256_of_prior(recipes[0].prior),
         )
 
     def run(self, given: Inputs, seed: int) -> Outcome:
         """See `Protocol.run`; checkpoints lie in the run's folder."""
         from bob.engines.fine_tune import fine_tune
-        from bob.engines.search import choose, search
+        from bob.engines.search import search
 
         tries = given.folder / "search"
-        with given.reporter.training(f"{given.backbone.card.name} on {given.task.name}, {self.title}") as progress:
-            common: dict[str, Any] = {"how": given.how, "seed": seed, "limits": self._share(), "progress": progress}
-            started = time.perf_counter()
-            grid: list[dict[str, Any]] = []
-            chosen = self.recipe
+        common: dict[str, Any] = {"how": given.how, "seed": seed, "limits": self._share()}
+        started = time.perf_counter()
+        grid: list[dict[str, Any]] = []
+        chosen = self.recipe
+        with ExitStack() as bars:
+
+            def progress(recipe: Recipe, trying: bool = True) -> Progress:
+                bars.close()
+                return bars.enter_context(given.reporter.training(self._stage(given, seed, recipe, trying)))
+
             if len(self.rates) > 1:
                 recipes = [replace(self.recipe, lr=rate) for rate in self.rates]
-                grid = search(given.backbone, given.dataset, recipes, folder=tries, **common)
-                chosen = recipes[choose(grid)]
+                judge = partial(given.adapter.scores, given.dataset, "val")
+                trial = {"folder": tries, "score": judge, "progress": progress}
+                grid = search(given.backbone, given.dataset, recipes, **common | trial)
+                best = given.adapter.best([row for row in grid if not row["diverged"]])
+                chosen = recipes[grid.index(best)]
             searched = time.perf_counter()
-            trained = fine_tune(
-                given.backbone, given.dataset, chosen, folder=given.folder, splits=self.final_splits, **common
-            )
+            told = progress(chosen, trying=False)
+            final = {"folder": given.folder, "splits": self.final_splits, "progress": told}
+            trained = fine_tune(given.backbone, given.dataset, chosen, **common | final)
+        if not launched_processes()[0]:
+            trained.save(given.folder)
         for path in tries.glob("*/checkpoint.pt"):
             path.unlink(missing_ok=True)  # the logs stay, and the weights that are tested
         fitted = time.perf_counter()
@@ -93,13 +114,21 @@ class Training(Protocol):
         notes = (*trained.notes, *self._notes(chosen, grid, trained.finished, trained.steps))
         return Outcome(
             table=table,
-            chosen={"lr": chosen.lr},
+            chosen={"lr": chosen.lr, **trained.facts()},
             grid=grid,
             notes=notes,
             seconds=seconds,
             width=given.backbone.width(),
             images_per_second=trained.images_per_second,
         )
+
+    def _stage(self, given: Inputs, seed: int, recipe: Recipe, trying: bool) -> str:
+        """What a line of progress is about: the run, and which of its trainings."""
+        run = f"{given.backbone.card.name} on {given.task.name}, {self.title}"
+        run += f" (seed {seed})" if self.shots or seed else ""
+        if not trying:
+            return f"{run}, final" if len(self.rates) > 1 else run
+        return f"{run}, trying lr {recipe.lr:g} ({self.rates.index(recipe.lr) + 1} of {len(self.rates)})"
 
     def _share(self) -> Limits:
         """The budget of one training: all of them together take no longer than the user allows."""
@@ -108,7 +137,7 @@ class Training(Protocol):
 
     def _notes(self, chosen: Recipe, grid: list[dict[str, Any]], finished: bool, steps: int) -> list[str]:
         notes = [] if finished else [f"stopped by its budget after {steps} updates"]
-        diverged = [f"{row['lr']:g}" for row in grid if row["val_nll"] is None]
+        diverged = [f"{row['lr']:g}" for row in grid if row["diverged"]]
         if diverged:
             notes.append(f"diverged with lr = {', '.join(diverged)}")
         if len(self.rates) > 1 and chosen.lr in (min(self.rates), max(self.rates)):

@@ -13,11 +13,11 @@ from bob.adapters.base import Inputs, Outcome, Protocol
 from bob.adapters.modifiers import Shots
 from bob.backbones.base import Backbone
 from bob.backbones.text_tower import TextTower
-from bob.cards import TaskCard
 from bob.errors import UserError
 from bob.features.reading import FEATURE, Reading
 from bob.probes.prompts import Template, fill, templates
 from bob.probes.zero_shot import zero_shot_logits, zero_shot_weights
+from bob.task_cards import TaskCard
 
 _ANY_CLASS = "CLASS"  # in the prompts of a record; templates may be functions, which no record can hold
 

@@ -58,7 +58,8 @@ def parameter_groups(
 
     Source: arXiv 2106.08254 (BEiT), timm/optim/_param_groups.py.
     """
-    layers, top = ({}, 1) if layer_decay in (None, 1) else _layers(backbone)
+    learns = any(parameter.requires_grad for parameter in backbone.model.parameters())
+    layers, top = _layers(backbone) if learns and layer_decay not in (None, 1) else ({}, 1)
     exempt = _no_weight_decay(backbone.model)
     groups = _Groups(lr, weight_decay, 1.0 if layer_decay is None else layer_decay, top)
     for name, parameter in backbone.model.named_parameters():

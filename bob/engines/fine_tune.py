@@ -16,9 +16,9 @@ from bob.engines.augment import epoch_batches
 from bob.engines.checkpoint import Checkpoints
 from bob.engines.devices import open_accelerator
 from bob.engines.loop import Trainer
-from bob.engines.network import Network, copy_backbone, make_head, set_drop_path
+from bob.engines.network import Network, copy_backbone, make_head, require_gradients, set_drop_path
 from bob.engines.prior import Prior, load_prior
-from bob.engines.recipe import Limits, Recipe
+from bob.engines.recipe import ENGINE_VERSION, Limits, Recipe
 from bob.engines.trained import Trained
 from bob.engines.training import Parts, Progress, Training
 from bob.engines.training_data import Plan, make_plan, training_split
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from bob.features.extract import Extraction
 
-# Raised when the same identity would give other weights than before.
-ENGINE_VERSION = 1
 _NO_LIMITS = Limits()
 
 
@@ -87,7 +85,8 @@ def fine_tune(
     if trainer.largest < plan.part:
         notes.append(f"Memory held {trainer.largest} images in one forward pass of training, of {plan.part}.")
     if plan.batch != recipe.batch_size:
-        notes.append(f"The batch was {plan.batch} images rather than {recipe.batch_size}, for want of images.")
+        rate = f"lr was {recipe.peak_lr(plan.batch):.3g}" if recipe.lr_batch else "lr stayed the same"
+        notes.append(f"The batch was {plan.batch} images rather than {recipe.batch_size}, for want of images; {rate}.")
     return Trained(
         network=network,
         recipe=recipe,
@@ -167,8 +166,12 @@ def _network(backbone: Backbone, n_classes: int, recipe: Recipe, device: torch.d
     copied = copy_backbone(backbone, device)
     frozen = recipe.trainable == "head"
     notes = []
-    if not frozen and not set_drop_path(copied.model, recipe.drop_path) and recipe.drop_path:
-        notes.append(f"'{backbone.card.name}' has no residual branches to drop, so drop_path did nothing.")
+    if not frozen and not list(copied.model.parameters()):
+        notes.append(f"'{backbone.card.name}' has no weights of its own, so the head alone was trained.")
+    elif not frozen:
+        require_gradients(copied)
+        if not set_drop_path(copied.model, recipe.drop_path) and recipe.drop_path:
+            notes.append(f"'{backbone.card.name}' has no residual branches to drop, so drop_path did nothing.")
     # On the CPU first, where its random numbers are the same for every device.
     return Network(copied, make_head(recipe.head, width, n_classes).to(device), frozen), notes
 

@@ -77,8 +77,9 @@ class Trainer:
         self._accelerator, self._prior = accelerator, prior
         # The parameters stay the optimizer's; DistributedDataParallel would neither bear that one process runs out of
         # memory and tries again, nor a parameter that the feature does not depend on.
-        optimizer = _optimizer(network, recipe)
-        self._scheduler = _scheduler(optimizer, recipe, plan)
+        lr = recipe.peak_lr(plan.batch)
+        optimizer = _optimizer(network, recipe, lr)
+        self._scheduler = _scheduler(optimizer, recipe, plan, lr)
         self._optimizer: Any = accelerator.prepare(optimizer)
         learnt = network.learnt()
         self._ema = ModelEmaV3(learnt, decay=recipe.ema_decay) if recipe.ema_decay is not None else None
@@ -181,6 +182,14 @@ class Trainer:
             if self._prior is not None:
                 total += self._pull(self._prior)
             return total.item(), False
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"Recipe '{self._recipe.name}' gives BatchNorm a single image of backbone "
+                f"'{self.network.backbone.card.name}' to normalise by.",
+                "Use a larger batch_size or micro_batch, and one that leaves no part of one image.",
+            ) from error
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -245,17 +254,17 @@ def _mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: Network, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
     groups = parameter_groups(
         network.backbone,
         network.head,
-        lr=recipe.lr,
+        lr=lr,
         weight_decay=recipe.weight_decay,
         layer_decay=None if network.frozen else recipe.layer_decay,
     )
     try:
         return create_optimizer_v2(
-            groups, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+            groups, opt=recipe.optimizer, lr=lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
     except (ValueError, TypeError) as error:
         problem = (
@@ -264,14 +273,14 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
         raise UserError(problem, "Use one of timm.optim.list_optimizers(), e.g. adamw, sgd or lars.") from error
 
 
-def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan) -> Any:
+def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan, lr: float) -> Any:
     """Cosine over all updates, the first epochs replaced by a linear rise; each group's rate times its `lr_scale`."""
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched="cosine",
         num_epochs=recipe.epochs,
-        min_lr=recipe.min_lr,
-        warmup_lr=recipe.warmup_lr,
+        min_lr=min(recipe.min_lr, lr),
+        warmup_lr=min(recipe.warmup_lr, lr),  # a warm-up never falls
         warmup_epochs=recipe.warmup_epochs,
         step_on_epochs=False,
         updates_per_epoch=plan.updates,

@@ -11,7 +11,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from bob.backbones.base import Backbone
-from bob.backbones.freeze import freeze
+from bob.backbones.freeze import evaluating, freeze
 from bob.errors import UserError, first_line
 
 # What timm, transformers and torchvision call the place where a residual branch may be dropped.
@@ -38,6 +38,8 @@ class Network(nn.Module):
         """Return logits, float32."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone.embed(images)
+        if features.is_inference() and not torch.is_inference_mode_enabled():
+            features = features.clone()  # a frozen model may compute as it likes; the head cannot learn from that
         return self.head(features).float()
 
     def learnt(self) -> nn.ModuleDict:
@@ -69,6 +71,28 @@ def copy_backbone(backbone: Backbone, device: torch.device) -> Backbone:
         if parameter.ndim == 4:  # convolutions run faster that way
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return copied
+
+
+def require_gradients(backbone: Backbone) -> None:
+    """Make sure that a backbone with weights can be trained: that the feature of an image has a gradient.
+
+    Raises:
+        UserError: If none of its parameters is to be trained, or the forward pass cuts the gradient off.
+    """
+    why = "none of its parameters takes a gradient"
+    if any(parameter.requires_grad for parameter in backbone.model.parameters()):
+        blank = torch.zeros(1, 3, *backbone.preprocess.size, dtype=torch.uint8, device=backbone.device)
+        try:
+            with evaluating(backbone), torch.enable_grad():
+                if backbone.embed(backbone.preprocess.normalize(blank)).requires_grad:
+                    return
+            why = "its forward pass cuts the gradient off, as torch.no_grad, detach and NumPy do"
+        except RuntimeError as error:
+            why = f"its forward pass fails where gradients are wanted ({first_line(error)})"
+    raise UserError(
+        f"Backbone '{backbone.card.name}' cannot be trained: {why}.",
+        "Mend that, or take a protocol that leaves it as it is, such as frozen or linear.",
+    )
 
 
 def make_head(kind: Literal["linear", "batchnorm_linear"], width: int, n_classes: int) -> nn.Module:

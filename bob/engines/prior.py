@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from bob.backbones.base import Backbone
+from bob.engines.checkpoint import save_tensors
 from bob.errors import UserError, first_line
 
 FORMAT = "bob prior 1"
@@ -62,15 +62,17 @@ class Gaussian:
                 buffers[name].copy_(values)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file; one that is there is replaced when the new one is whole."""
+        """Write a safetensors file; one that is there is replaced when the new one is whole.
+
+        Raises:
+            UserError: If the disk refuses.
+        """
         tensors = {
             f"{part}/{name}": tensor.detach().cpu().contiguous()
             for part in _PARTS
             for name, tensor in getattr(self, part).items()
         }
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        save_file(tensors, unfinished, metadata={"format": FORMAT, "facts": json.dumps(self.facts)})
-        unfinished.replace(path)
+        save_tensors(tensors, path, {"format": FORMAT, "facts": json.dumps(self.facts)})
 
     @classmethod
     def load(cls, path: Path) -> Gaussian:
@@ -179,10 +181,13 @@ def load_prior(spec: str, backbone: Backbone, n_images: int) -> Prior:
         n_images: Number of training images.
 
     Raises:
-        UserError: If `spec` is something else, or the file is missing, damaged, or of another architecture.
+        UserError: If `spec` is something else, the file is missing, damaged, or of another architecture, or there is
+            nothing to train.
 
     Source: arXiv 1802.01483 (L2-SP), arXiv 2205.10279.
     """
+    if not _trainable(backbone):
+        raise UserError(f"Backbone '{backbone.card.name}' has no weights to train.", "Leave the prior out.")
     if spec.startswith("l2sp:"):
         return isotropic_prior(backbone, _positive(spec.removeprefix("l2sp:"), spec), n_images)
     found = re.fullmatch(r"(.+\.safetensors)(?::([^:/\\]*))?", spec)

@@ -3,11 +3,73 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, Literal
 
 from bob.errors import UserError
+
+# Of the training loop: raised when the same identity would give other weights than before.
+ENGINE_VERSION = 1
+
+
+# Whether a value fits, and what is expected in words.
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _check(of: str, name: str, value: object, rule: _Rule) -> None:
+    fits, expected = rule
+    try:
+        accepted = fits(value)
+    except TypeError:  # None, or a word, where a number is wanted
+        accepted = False
+    if not accepted:
+        raise UserError(f"Expected {name} of {of} to be {expected}, but got {value!r}.", f"Correct {name}.")
+
+
+def _one_of(*words: str) -> _Rule:
+    return lambda value: value in words, " or ".join(f"'{word}'" for word in words)
+
+
+def _or_none(rule: _Rule) -> _Rule:
+    return lambda value: value is None or rule[0](value), f"{rule[1]}, or None"
+
+
+_POSITIVE: _Rule = (lambda value: 0 < value < math.inf, "positive")
+_NOT_NEGATIVE: _Rule = (lambda value: 0 <= value < math.inf, "0 or more")
+_SHARE: _Rule = (lambda value: 0 <= value < 1, "from 0 to below 1")
+_PROBABILITY: _Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
+_WHOLE: _Rule = (lambda value: isinstance(value, int) and value > 0, "a positive whole number")
+_AUGMENTATION_RULES: dict[str, _Rule] = {
+    "scale": (lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] <= 1, "two rising numbers above 0 and up to 1"),
+    "ratio": (lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] < math.inf, "two rising positive numbers"),
+    "hflip": _PROBABILITY,
+    "color_jitter": _PROBABILITY,
+    "erase": _PROBABILITY,
+    "mixup": _NOT_NEGATIVE,
+    "cutmix": _NOT_NEGATIVE,
+    "mixup_switch": _PROBABILITY,
+    "label_smoothing": _SHARE,
+}
+_RULES: dict[str, _Rule] = {
+    "lr": _POSITIVE,
+    "lr_batch": _or_none(_WHOLE),
+    "momentum": _SHARE,
+    "weight_decay": _NOT_NEGATIVE,
+    "layer_decay": _or_none((lambda value: 0 < value <= 1, "above 0 and up to 1")),
+    "epochs": _WHOLE,
+    "warmup_lr": _NOT_NEGATIVE,
+    "min_lr": _NOT_NEGATIVE,
+    "batch_size": _WHOLE,
+    "micro_batch": _or_none(_WHOLE),
+    "drop_path": _SHARE,
+    "ema_decay": _or_none((lambda value: 0 < value < 1, "between 0 and 1")),
+    "clip_grad": _or_none(_POSITIVE),
+    "trainable": _one_of("all", "head"),
+    "head": _one_of("linear", "batchnorm_linear"),
+    "loss": _one_of("cross_entropy", "bce"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,36 +103,13 @@ class Augmentation:
     mixup_switch: float = 0.5
     label_smoothing: float = 0.1
 
+    def __post_init__(self) -> None:
+        for name, rule in _AUGMENTATION_RULES.items():
+            _check("the augmentation", name, getattr(self, name), rule)
+
 
 # Random resized crops and flips alone, as for a linear probe.
 CROP_AND_FLIP = Augmentation(color_jitter=0.0, auto_augment=None, erase=0.0, mixup=0.0, cutmix=0.0, label_smoothing=0.0)
-
-
-def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in words, " or ".join(f"'{word}'" for word in words)
-
-
-_POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: value > 0, "positive")
-_NOT_NEGATIVE: tuple[Callable[[Any], bool], str] = (lambda value: value >= 0, "0 or more")
-_POSITIVE_OR_NONE: tuple[Callable[[Any], bool], str] = (lambda value: value is None or value > 0, "positive, or None")
-_SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "from 0 to below 1")
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "lr": _POSITIVE,
-    "momentum": _SHARE,
-    "weight_decay": _NOT_NEGATIVE,
-    "layer_decay": (lambda value: value is None or 0 < value <= 1, "above 0 and up to 1, or None"),
-    "epochs": (lambda value: isinstance(value, int) and value > 0, "a positive whole number"),
-    "warmup_lr": _NOT_NEGATIVE,
-    "min_lr": _NOT_NEGATIVE,
-    "batch_size": (lambda value: isinstance(value, int) and value > 0, "a positive whole number"),
-    "micro_batch": (lambda value: value is None or (isinstance(value, int) and value > 0), "a positive whole number"),
-    "drop_path": _SHARE,
-    "ema_decay": (lambda value: value is None or 0 < value < 1, "between 0 and 1, or None"),
-    "clip_grad": _POSITIVE_OR_NONE,
-    "trainable": _one_of("all", "head"),
-    "head": _one_of("linear", "batchnorm_linear"),
-    "loss": _one_of("cross_entropy", "bce"),
-}
 
 
 @dataclass(frozen=True)
@@ -79,15 +118,17 @@ class Recipe:
 
     Attributes:
         name: What the recipe is called in a record.
-        lr: Peak learning rate at `batch_size`, absolute.
+        lr: Peak learning rate: absolute, whatever the batch comes to, unless there is an `lr_batch`.
+        lr_batch: Number of images that `lr` is meant for: the rate grows and shrinks with the batch; None for an
+            absolute one.
         optimizer: timm's name, e.g. `adamw`, `sgd` or `lars`.
         momentum: Of the optimizers that have one; AdamW keeps its own betas.
         weight_decay: On weights; biases and norms have none.
         layer_decay: Factor on the learning rate from each layer to the one below; None for one rate everywhere.
         epochs: Passes over the training images; the cosine ends with the last.
         warmup_epochs: Of which so many raise the rate from `warmup_lr`.
-        warmup_lr: First learning rate.
-        min_lr: Last learning rate.
+        warmup_lr: First learning rate; no more than the peak.
+        min_lr: Last learning rate; no more than the peak.
         batch_size: Images in one update, over all processes and accumulated parts.
         micro_batch: Most images of one forward pass on one device; None for as many as usually fit.
         drop_path: Probability of dropping the last block; falls to 0 at the first.
@@ -124,17 +165,22 @@ class Recipe:
     augmentation: Augmentation | None = Augmentation()
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     prior: str | None = None
+    lr_batch: int | None = None
 
     def __post_init__(self) -> None:
-        for name, (fits, expected) in _RULES.items():
-            if not fits(value := getattr(self, name)):
-                raise _refused(self.name, name, expected, value)
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise _refused(self.name, "warmup_epochs", f"from 0 to below {self.epochs} epochs", self.warmup_epochs)
+        of = f"recipe '{self.name}'"
+        for name, rule in _RULES.items():
+            _check(of, name, getattr(self, name), rule)
+        warm_up: _Rule = (lambda value: 0 <= value < self.epochs, f"from 0 to below {self.epochs} epochs")
+        _check(of, "warmup_epochs", self.warmup_epochs, warm_up)
         if self.prior is not None and self.trainable == "head":
             raise UserError(
                 f"Recipe '{self.name}' has a prior on a backbone that it does not train.", "Drop the prior."
             )
+
+    def peak_lr(self, batch: int) -> float:
+        """The highest learning rate of a training whose updates have `batch` images."""
+        return self.lr if self.lr_batch is None else self.lr * batch / self.lr_batch
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON-ready fields, for identities and records."""
@@ -169,16 +215,14 @@ class Limits:
         return out_of_steps or (self.max_hours is not None and seconds >= self.max_hours * 3600)
 
 
-def _refused(recipe: str, name: str, expected: str, value: object) -> UserError:
-    return UserError(f"Expected {name} of recipe '{recipe}' to be {expected}, but got {value!r}.", f"Correct {name}.")
-
-
-# The fine-tuning recipe of BoB, model_configs/*_ft.yaml: 8 GPUs of 128 images.
+# The fine-tuning recipe of BoB, model_configs/*_ft.yaml: 8 GPUs of 128 images; its rate is absolute.
 BOB_FINE_TUNE = Recipe("bob_finetune")
-# Its linear probe, linear_probe.py, which is MAE's: blr 0.1 a 256 images, 4 GPUs of 512 images.
+# Its linear probe, linear_probe.py, which is MAE's: a rate of 0.1 for every 256 images of the
+# batch, so 0.8 with 4 GPUs of 512 images.
 BOB_LINEAR = Recipe(
     "bob_linear",
-    lr=0.8,
+    lr=0.1,
+    lr_batch=256,
     optimizer="lars",
     weight_decay=0.0,
     layer_decay=None,

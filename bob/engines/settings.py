@@ -31,7 +31,8 @@ def overridden(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
     augmented = {key: _value(key, text) for key, text in settings.items() if key in augmentation}
     if augmented:
         changes["augmentation"] = replace(recipe.augmentation or Augmentation(), **augmented)
-    if changes.get("epochs", recipe.epochs) <= recipe.warmup_epochs:
+    epochs = changes.get("epochs", recipe.epochs)
+    if isinstance(epochs, int) and 0 < epochs <= recipe.warmup_epochs:
         changes.setdefault("warmup_epochs", 0)
     if changes.get("prior"):
         changes.setdefault("weight_decay", 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,11 +19,13 @@ from bob.data.base import Dataset
 from bob.engines.augment import epoch_batches
 from bob.engines.devices import open_accelerator
 from bob.engines.loop import Trainer
-from bob.engines.network import Network, copy_backbone, make_head
+from bob.engines.network import Network, copy_backbone, make_head, require_gradients
 from bob.engines.prior import Gaussian, Tensors
 from bob.engines.recipe import CROP_AND_FLIP, Recipe
+from bob.engines.training import Progress, standing
 from bob.engines.training_data import Plan, make_plan, training_split
 from bob.errors import UserError
+from bob.progress import Update
 
 if TYPE_CHECKING:
     from bob.features.extract import Extraction
@@ -107,6 +110,7 @@ def learn_prior(
     rank: int = 10,
     burn_in: int = 10,
     splits: Sequence[str] = ("train",),
+    progress: Progress = lambda update: None,
 ) -> Gaussian:
     """Train a copy of the backbone on a source task at a constant rate, and collect its weights after each epoch.
 
@@ -121,9 +125,11 @@ def learn_prior(
         rank: See `SwagCollector`.
         burn_in: Epochs before the first that is collected, in which the new head is learnt.
         splits: Trained on; never `test`.
+        progress: Told after each update.
 
     Raises:
-        UserError: If fewer than two epochs are collected, the loss diverges, or an image cannot be read.
+        UserError: If fewer than two epochs are collected, the backbone cannot be trained, the loss diverges, or an
+            image cannot be read.
 
     Source: arXiv 2205.10279, arXiv 1902.02476.
     """
@@ -132,11 +138,12 @@ def learn_prior(
             f"Recipe '{recipe.name}' leaves {max(0, recipe.epochs - burn_in)} epochs of a whole backbone to collect.",
             f"Use at least {burn_in + 2} epochs, or a smaller burn_in, and trainable = 'all'.",
         )
+    require_gradients(backbone)
     recipe = replace(recipe, min_lr=recipe.lr, warmup_epochs=0)
     source = _Source(backbone, dataset, recipe, how, seed, splits)
     with torch.random.fork_rng(devices=[how.device] if how.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        collector = source.train(rank, burn_in)
+        collector = source.train(rank, burn_in, progress)
         facts = {
             "backbone": backbone.identity(), "source": dataset.source, "recipe": recipe.as_dict(),
             "burn_in": burn_in, "seed": seed, "split_sha256": source.split.checksum(),
@@ -157,20 +164,25 @@ class _Source:
         self._plan: Plan = make_plan(len(self.split), recipe, self._accelerator.num_processes, how.device)
         self._backbone, self._n_classes = backbone, len(dataset.classes)
 
-    def train(self, rank: int, burn_in: int) -> SwagCollector:
+    def train(self, rank: int, burn_in: int, progress: Progress) -> SwagCollector:
         """Do the whole training."""
         device = self._accelerator.device
         head = make_head("linear", self._backbone.width(), self._n_classes)
         self._network = Network(copy_backbone(self._backbone, device), head.to(device))
         self._trainer = Trainer(self._network, self._n_classes, self._recipe, self._plan, self._seed, self._accelerator)
         collector = SwagCollector(self._network.backbone.model, rank)
+        begun = time.perf_counter()
         for epoch in range(self._recipe.epochs):
             parts = self._load(epoch)
             for update in range(epoch * self._plan.updates, (epoch + 1) * self._plan.updates):
-                self._trainer.update(update, list(islice(parts, self._plan.parts)))
+                outcome = self._trainer.update(update, list(islice(parts, self._plan.parts)))
+                progress(self._stand(update + 1, outcome.loss, time.perf_counter() - begun))
             if epoch >= burn_in:
                 collector.update()
         return collector
+
+    def _stand(self, step: int, loss: float, seconds: float) -> Update:
+        return standing(self._plan, step, loss, self._trainer.lr, seconds)
 
     def statistics_at(self, learnt: Gaussian) -> Tensors:
         """BatchNorm statistics of the network at the mean, whose activations no iterate has had."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from bob.data.base import Split
 from bob.data.loader import load_batches
+from bob.engines.checkpoint import save_tensors
 from bob.engines.devices import is_out_of_memory
 from bob.engines.network import Network
 from bob.engines.recipe import Recipe
@@ -51,6 +53,32 @@ class Trained:
     def finished(self) -> bool:
         """Whether no limit stopped it."""
         return self.steps == self.planned_steps
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of how far it came: `steps`, `planned_steps`, `batch_size`, `peak_lr` and `train_loss`."""
+        return {
+            "peak_lr": self.recipe.peak_lr(self.batch_size),
+            "steps": self.steps,
+            "planned_steps": self.planned_steps,
+            "batch_size": self.batch_size,
+            "train_loss": self.train_loss,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write `head.safetensors` and, unless it stayed as it was, `backbone.safetensors`, under their own names.
+
+        Raises:
+            UserError: If the disk refuses.
+        """
+        parts = {"head": self.network.head} | ({} if self.network.frozen else {"backbone": self.network.backbone.model})
+        for name, module in parts.items():
+            # Clones, as safetensors takes no two names for one tensor, nor channels-last.
+            tensors = {
+                key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for key, tensor in module.state_dict().items()
+            }
+            if tensors:
+                save_tensors(tensors, folder / f"{name}.safetensors")
 
     def predict_proba(self, split: Split) -> np.ndarray:
         """Return probabilities, float32 (n, C): softmax over the classes, or a sigmoid for each of a `bce` recipe.

@@ -154,17 +154,20 @@ class Training:
         self._saving = self._saved_at - begun
 
     def _tell(self, outcome: Outcome, log: Log, progress: Progress) -> None:
-        rate = self.step * self._plan.batch / self.seconds
-        log.write(self.step, loss=outcome.loss, lr=self._trainer.lr, images_per_second=rate)
-        progress(
-            Update(
-                step=self.step,
-                steps=self._plan.steps,
-                epoch=-(-self.step // self._plan.updates),
-                epochs=self._plan.epochs,
-                loss=outcome.loss,
-                lr=self._trainer.lr,
-                images_per_second=rate,
-                seconds_left=self.seconds / self.step * (self._plan.steps - self.step),
-            )
-        )
+        stands = standing(self._plan, self.step, outcome.loss, self._trainer.lr, self.seconds)
+        log.write(self.step, loss=stands.loss, lr=stands.lr, images_per_second=stands.images_per_second)
+        progress(stands)
+
+
+def standing(plan: Plan, step: int, loss: float, lr: float, seconds: float) -> Update:
+    """How a training stands after `step` updates that took so many seconds."""
+    return Update(
+        step=step,
+        steps=plan.steps,
+        epoch=-(-step // plan.updates),
+        epochs=plan.epochs,
+        loss=loss,
+        lr=lr,
+        images_per_second=step * plan.batch / seconds,
+        seconds_left=seconds / step * (plan.steps - step),
+    )

@@ -84,8 +84,9 @@ def make_plan(images: int, recipe: Recipe, world: int, device: torch.device) -> 
     if images < world:
         raise UserError(f"{images} training images are too few for {world} processes.", "Use fewer processes.")
     if recipe.batch_size > images:
-        part = min(most, images // world)
-        return Plan(part, images // world // part, world, updates=1, epochs=recipe.epochs)
+        share = images // world
+        parts = -(-share // most)  # as few as hold them, and equal, so that next to none is left out
+        return Plan(share // parts, parts, world, updates=1, epochs=recipe.epochs)
     if recipe.batch_size % world:
         raise _without_parts(recipe, f"for {world} processes")
     share = recipe.batch_size // world

@@ -15,7 +15,6 @@ from bob.adapters.base import Adapter, Outcome, Protocol
 from bob.adapters.classification import KNN, LINEAR, Classification
 from bob.adapters.probing import Probing
 from bob.adapters.registry import ADAPTERS
-from bob.cards import DataSpec, TaskCard
 from bob.data.base import Dataset, ImageSet, Split
 from bob.errors import UserError
 from bob.features.extract import Extraction
@@ -24,6 +23,7 @@ from bob.probes.base import Probe
 from bob.probes.knn import KNeighbors
 from bob.results.metrics import METRICS
 from bob.results.predictions import Predictions
+from bob.task_cards import DataSpec, TaskCard
 
 SIZES = {"train": 60, "val": 24, "test": 40}
 TASK = TaskCard(name="toy", adapter="classification", data=DataSpec(source="shapes"))

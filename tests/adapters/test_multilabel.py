@@ -10,11 +10,11 @@ import torch
 
 from bob.adapters.multilabel import PROBES, MultiLabel
 from bob.adapters.probing import Probing
-from bob.cards import DataSpec, TaskCard
 from bob.data.base import Dataset, ImageSet, Split
 from bob.features.extract import Extraction
 from bob.features.reading import BLOCKS, FEATURE, OUTPUT, Reading
 from bob.results.metrics import METRICS
+from bob.task_cards import DataSpec, TaskCard
 
 SIZES = {"train": 200, "val": 80, "test": 120}
 TASK = TaskCard(

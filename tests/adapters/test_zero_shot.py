@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from bob.adapters.zero_shot import readable
 from bob.backbones.sources import open_backbone
-from bob.cards import BackboneCard, DataSpec, Feature, PreprocessOverride, TaskCard, Weights
+from bob.cards import BackboneCard, Feature, PreprocessOverride, Weights
 from bob.catalogue import load_backbone_cards
 from bob.data.sources import load_task
 from bob.features.extract import Extraction
@@ -20,6 +20,7 @@ from bob.probes.zero_shot import zero_shot_logits, zero_shot_weights
 from bob.progress import Reporter
 from bob.results.record import predictions_of, read_record
 from bob.run import run_all
+from bob.task_cards import DataSpec, TaskCard
 from bob.workbench import Settings
 
 open_clip.add_model_config(Path(__file__).parents[1] / "backbones" / "open_clip_models")

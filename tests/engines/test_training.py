@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bob.engines import training
+from bob.engines import checkpoint, training
 from bob.engines.recipe import Augmentation, Limits
 from bob.errors import UserError
 from bob.progress import Reporter
@@ -123,3 +123,29 @@ def test_a_drawn_or_logged_training_tells_how_it_stands(open_tiny, train, recipe
     with Reporter(quiet=True).training("tiny") as progress:
         train(open_tiny(), replace(recipe, name="quiet"), progress=progress)
     assert not capfd.readouterr().err
+
+
+def test_the_rate_follows_the_batch_where_asked_and_no_warm_up_falls(open_tiny, train, recipe) -> None:
+    def rates(**changes) -> list[float]:
+        seen: list[float] = []
+        train(open_tiny(), replace(recipe, **changes), progress=lambda update: seen.append(update.lr))
+        return seen
+
+    once = {"warmup_epochs": 0, "epochs": 1, "batch_size": 1024}  # 48 images make one update
+    assert rates(**once) == pytest.approx([1e-3])
+    assert rates(**once, lr_batch=256) == pytest.approx([1e-3 * 48 / 256])
+    low = rates(lr=1e-5, warmup_lr=1e-4)
+    assert max(low) == pytest.approx(1e-5)
+
+
+def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(checkpoint.torch, "save", fail)
+    with pytest.raises(UserError, match=r"Cannot write .*checkpoint\.pt .*Free some space"):
+        checkpoint.Checkpoints(tmp_path, {}).save({"step": 1})
+    with pytest.raises(UserError, match=r"Cannot write .*weights\.safetensors"):
+        (tmp_path / "weights.safetensors").mkdir()
+        checkpoint.save_tensors({"a": torch.ones(2)}, tmp_path / "weights.safetensors")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name.startswith(".")]

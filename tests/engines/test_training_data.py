@@ -48,7 +48,8 @@ def test_test_is_never_trained_on(colours, names) -> None:
         (5000, 1024, None, 1, CPU, (32, 32, 4)),
         (5000, 1024, 48, 2, GPU, (32, 16, 4)),
         (5000, 100, None, 1, CPU, (25, 4, 50)),
-        (1020, 1024, None, 1, GPU, (128, 7, 1)),  # fewer images than a batch
+        (1020, 1024, None, 1, GPU, (127, 8, 1)),  # fewer images than a batch: all but 4 of them
+        (48, 1024, None, 1, CPU, (24, 2, 1)),
         (37, 1024, None, 2, GPU, (18, 1, 1)),
     ],
 )
