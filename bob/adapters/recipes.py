@@ -23,7 +23,7 @@ FROZEN = Training(
 )
 BOB_LINEAR_PROBE = Training(
     name="bob_linear",
-    version=2,
+    version=1,
     description="The paper's linear probe: LARS at 0.1 a 256 images, 90 epochs of random crops, BatchNorm frozen.",
     recipe=BOB_LINEAR,
     rates=(BOB_LINEAR.lr,),

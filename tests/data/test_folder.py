@@ -300,7 +300,7 @@ def test_manifest_mistakes_are_told_with_their_line(manifest, text, expected) ->
 
 
 def test_manifest_that_cannot_be_read(manifest, tmp_path) -> None:
-    assert "No such file" in refused(tmp_path / "nowhere.csv")
+    assert "There is no file" in refused(tmp_path / "nowhere.csv")
     assert "can't decode" in refused(manifest("path,label\n1.png,été\n", encoding="latin-1"))
     (tmp_path / "folder.csv").mkdir()
     assert "Is a directory" in refused(tmp_path / "folder.csv")
