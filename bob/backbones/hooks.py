@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bob.backbones.base import Backbone, LayerOutput
 from bob.backbones.blocks import Block, find_blocks, first_tensor
+from bob.backbones.freeze import evaluating
 from bob.errors import UserError, first_line
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ class HookedBackbone(Backbone):
 
     def _learnt(self) -> _Plan:
         if self._plan is None:
-            with _evaluating(self.model):
+            with evaluating(self.model):
                 self._plan = self._learn()
         return self._plan
 
@@ -194,15 +195,3 @@ def _is_token(model: nn.Module, blank: torch.Tensor, last: Block) -> bool:
             return not torch.equal(model(blank), expected)
 
     return changes(slice(0, 1)) and not changes(slice(1, None))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block, and each module's own mode after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -1,4 +1,4 @@
-"""Several image sets as one, where a card's split is made of several of the source's."""
+"""Several image sets as one: where a card's split is made of several, and where a training sees several splits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class JoinedImages(ImageSet):
         """See `ImageSet.read`."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         part = self._parts[number]
-        return part.read(index - int(self._ends[number]) + len(part))
+        return part.read(int(index) - int(self._ends[number]) + len(part))
 
     def fingerprint(self) -> str:
         """See `ImageSet.fingerprint`; the hash of the parts' fingerprints and lengths."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bob.data.base import Dataset, ImageSet, Split
+from bob.data.base import Dataset, Split
+from bob.data.joined import JoinedImages
 from bob.engines.recipe import Recipe
 from bob.errors import UserError
 
@@ -24,25 +25,9 @@ def training_split(dataset: Dataset, names: Sequence[str]) -> Split:
     splits = [dataset.splits[name] for name in names]
     if len({id(split.images) for split in splits}) == 1:
         return Split(splits[0].images, np.concatenate([split.indices for split in splits]))
-    joined = _Joined([split.images for split in splits])
-    return Split(joined, np.concatenate([s.indices + at for s, at in zip(splits, joined.starts, strict=True)]))
-
-
-class _Joined(ImageSet):
-    """Several image sets, one after the other."""
-
-    def __init__(self, parts: Sequence[ImageSet]) -> None:
-        self._parts = parts
-        self.starts = np.cumsum([0, *map(len, parts)])[:-1]
-        self.labels = np.concatenate([part.labels for part in parts])
-        self.names = [name for part in parts for name in part.names]
-
-    def read(self, index: int) -> torch.Tensor:
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self._parts[part].read(int(index - self.starts[part]))
-
-    def fingerprint(self) -> str:
-        return "+".join(part.fingerprint() for part in self._parts)
+    joined = JoinedImages([split.images for split in splits])
+    starts = np.cumsum([0, *(len(split.images) for split in splits)])
+    return Split(joined, np.concatenate([s.indices + at for s, at in zip(splits, starts[:-1], strict=True)]))
 
 
 @dataclass(frozen=True)
