@@ -159,9 +159,12 @@ def leaderboard(
 ) -> None:
     """Rank the backbones whose records are in the results folder, with 95% intervals, z-scores and mean ranks."""
     from bob.results import leaderboard as table_of
+    from bob.results.files import require_suffix
     from bob.results.record import read_records
 
-    filters = [_split_commas(patterns or []) for patterns in (backbone, task, protocol)]
+    for path in out or []:
+        require_suffix(path, table_of.FORMATS)
+    filters = [split_commas(patterns or []) for patterns in (backbone, task, protocol)]
     every = table_of.tidy(table_of.select(read_records(results), *filters))
     runs = table_of.comparable(every)
     table = table_of.leaderboard(runs, ddof=ddof)
@@ -222,7 +225,8 @@ def _extraction(device: str, precision: str, batch_size: int | None, workers: in
     return Extraction(resolved, resolve_precision(precision, resolved), batch_size, workers)
 
 
-def _split_commas(values: Iterable[str]) -> list[str]:
+def split_commas(values: Iterable[str]) -> list[str]:
+    """The names in values, each of which may hold several."""
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
@@ -241,7 +245,7 @@ def settings_of(values: Iterable[str]) -> dict[str, str]:
 
 def _names(option: str, values: Iterable[str]) -> list[str]:
     """Split at commas; at least one name must be left."""
-    names = _split_commas(values)
+    names = split_commas(values)
     if not names:
         raise UserError(f"{option} names nothing.", f"See `bob list {option.removeprefix('--')}s`.")
     return names

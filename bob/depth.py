@@ -25,13 +25,14 @@ def depth(
     ] = None,
 ) -> None:
     """Show score against depth, from runs of PROTOCOL@blocks (`bob run -p knn@blocks` makes them)."""
+    from bob.cli import split_commas
     from bob.results.depth import depth_figure, depth_table, select_layerwise
     from bob.results.files import PICTURES, require_suffix, write_csv, write_figure
     from bob.results.record import read_records
 
     for path in out or []:
         require_suffix(path, (".csv", *PICTURES))
-    filters = [_split_commas(names) for names in (backbone, task, protocol)]
+    filters = [split_commas(names or []) for names in (backbone, task, protocol)]
     table = depth_table(select_layerwise(read_records(results), *filters))
     _print_depth(table)
     for path in out or []:
@@ -57,7 +58,3 @@ def _print_depth(table: pd.DataFrame) -> None:
         for row in table.to_dict("records")
     ]
     print_table(["backbone", "setting", "metric", "block", "depth", "score"], rows, numeric_from=3)
-
-
-def _split_commas(values: list[str] | None) -> list[str]:
-    return [name.strip() for value in values or [] for name in value.split(",") if name.strip()]

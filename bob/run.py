@@ -106,7 +106,7 @@ def _run_job(bench: Workbench, job: Job, title: str, summary: Summary, reporter:
     if launched_processes()[0]:
         return  # the first of several processes writes for all
     score = _write(bench, job, outcome, loading, summary)
-    for checkpoint in given.folder.glob("*/checkpoint.pt"):
+    for checkpoint in given.folder.rglob("checkpoint.pt"):
         checkpoint.unlink(missing_ok=True)  # the weights lie beside the logs, for anybody to read
     reporter.say(f"{title}, {_what(job)}: {score} {time.perf_counter() - started:.1f} s")
 

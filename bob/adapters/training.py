@@ -76,51 +76,47 @@ class Training(Protocol):
     def run(self, given: Inputs, seed: int) -> Outcome:
         """See `Protocol.run`; checkpoints lie in the run's folder."""
         from bob.engines.fine_tune import fine_tune
-        from bob.engines.search import search
 
-        tries = given.folder / "search"
         common: dict[str, Any] = {"how": given.how, "seed": seed, "limits": self._share()}
         started = time.perf_counter()
-        grid: list[dict[str, Any]] = []
-        chosen = self.recipe
         with ExitStack() as bars:
 
             def progress(recipe: Recipe, trying: bool = True) -> Progress:
+                """Close the bar of the training before, and open one."""
                 bars.close()
                 return bars.enter_context(given.reporter.training(self._stage(given, seed, recipe, trying)))
 
-            if len(self.rates) > 1:
-                recipes = [replace(self.recipe, lr=rate) for rate in self.rates]
-                judge = partial(given.adapter.scores, given.dataset, "val")
-                trial = {"folder": tries, "score": judge, "progress": progress}
-                grid = search(given.backbone, given.dataset, recipes, **common | trial)
-                best = given.adapter.best([row for row in grid if not row["diverged"]])
-                chosen = recipes[grid.index(best)]
+            chosen, grid = self._choose(given, common | {"progress": progress})
             searched = time.perf_counter()
             told = progress(chosen, trying=False)
             final = {"folder": given.folder, "splits": self.final_splits, "progress": told}
             trained = fine_tune(given.backbone, given.dataset, chosen, **common | final)
         if not launched_processes()[0]:
             trained.save(given.folder)
-        for path in tries.glob("*/checkpoint.pt"):
-            path.unlink(missing_ok=True)  # the logs stay, and the weights that are tested
         fitted = time.perf_counter()
         table = trained.predict_proba(given.dataset.splits["test"]).astype(float)
-        seconds = {
-            "choose": searched - started,
-            "fit": trained.seconds,
-            "predict": time.perf_counter() - fitted,
-        }
-        notes = (*trained.notes, *self._notes(chosen, grid, trained.finished, trained.steps))
+        seconds = {"choose": searched - started, "fit": trained.seconds, "predict": time.perf_counter() - fitted}
         return Outcome(
             table=table,
             chosen={"lr": chosen.lr, **trained.facts()},
             grid=grid,
-            notes=notes,
+            notes=(*trained.notes, *self._notes(chosen, grid, trained.finished, trained.steps)),
             seconds=seconds,
             width=given.backbone.width(),
             images_per_second=trained.images_per_second,
         )
+
+    def _choose(self, given: Inputs, common: dict[str, Any]) -> tuple[Recipe, list[dict[str, Any]]]:
+        """The recipe with the learning rate that is best on validation, and every rate with its scores."""
+        from bob.engines.search import search
+
+        if len(self.rates) == 1:
+            return self.recipe, []
+        recipes = [replace(self.recipe, lr=rate) for rate in self.rates]
+        folder, judge = given.folder / "search", partial(given.adapter.scores, given.dataset, "val")
+        grid = search(given.backbone, given.dataset, recipes, folder=folder, score=judge, **common)
+        best = given.adapter.best([row for row in grid if not row["diverged"]])
+        return recipes[grid.index(best)], grid
 
     def _stage(self, given: Inputs, seed: int, recipe: Recipe, trying: bool) -> str:
         """What a line of progress is about: the run, and which of its trainings."""

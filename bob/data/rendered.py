@@ -8,14 +8,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 
 from bob import places
+from bob.data.base import ImageSet
+from bob.data.silhouettes import PHOTOS
 from bob.errors import UserError
 
 _TABLE = "table.parquet"
@@ -51,6 +56,54 @@ class Recipe:
     def files(self) -> tuple[str, ...]:
         """Names of the files whose content is verified."""
         return (*(f"{name}.npy" for name in self.arrays), _TABLE)
+
+
+class RenderedImages(ImageSet):
+    """The images of one split of a rendered data set, memory-mapped; what is pickled is only where they lie.
+
+    Attributes:
+        source: Name of the data set.
+        groups: (n,) int64, the photograph behind: a position in `PHOTOS`.
+        table: A row for each image.
+
+    Args:
+        folder: Where the data set was rendered.
+        split: `train`, `val` or `test`.
+        counts: Number of images of each split, in the order in which they are stored.
+    """
+
+    source: ClassVar[str]
+
+    def __init__(self, folder: Path, split: str, counts: Mapping[str, int]) -> None:
+        self.folder = folder
+        self.split = split
+        self.table = open_table(folder, split)
+        photo = {name: number for number, name in enumerate(PHOTOS)}
+        self.groups = self.table["background_photo"].map(photo).to_numpy(np.int64)
+        self.group_names = PHOTOS
+        self.names: Sequence[str] = [f"{self.source}/{split}/{index:05d}" for index in self.table["index"]]
+        self._rows = rows_of(counts, split)
+        self._images = self._open("images")
+
+    def read(self, index: int) -> torch.Tensor:
+        """Return image `index` as uint8 (3, H, W), RGB; the tensor is the caller's own."""
+        return torch.from_numpy(self._images[index].transpose(2, 0, 1).copy())
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 (hex) of the bytes of the split's images, in order."""
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
+        return content_hash(self._images)
+
+    def _open(self, name: str) -> np.ndarray:
+        return open_array(self.folder, name, self._rows)
+
+    def __reduce__(self) -> tuple[Callable[[Path, str], RenderedImages], tuple[Path, str]]:
+        # A pickled memory map would carry all pixels to every worker; a reopened one carries none.
+        kind: Callable[..., RenderedImages] = type(self)
+        return kind, (self.folder, self.split)
 
 
 def check_seed(seed: int) -> int:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from bob.data import silhouettes
-from bob.data.base import Dataset, ImageSet, Split
-from bob.data.rendered import Recipe, check_seed, content_hash, ensure_rendered, open_array, open_table, rows_of
+from bob.data.base import Dataset, Split
+from bob.data.rendered import Recipe, RenderedImages, check_seed, ensure_rendered
 from bob.data.silhouettes import CLASSES, PHOTOS
 
 VERSION = 1
@@ -31,11 +29,12 @@ _SCALES = (0.26 * SIZE, 0.4 * SIZE)
 _CENTRES = (0.4, 0.6)
 
 
-class ShapesImages(ImageSet):
+class ShapesImages(RenderedImages):
     """The images of one split of a rendered `shapes`, memory-mapped; what is pickled is only where they lie.
 
     Attributes:
-        groups: (n,) int64, the photograph behind: 0 `china`, 1 `flower`.
+        groups: (n,) int64, the photograph behind: 0 `china`, 1 `flower`. It is drawn independently of the class, so a
+            worst group far below the mean tells of the backbone.
         masks: (n, 96, 96) uint8, 1 on the silhouette and 0 elsewhere.
         boxes: (n, 4) int64, the masks' extents (x0, y0, x1, y1) in pixels, ends exclusive.
         factors: n rows, the factors that made each image; `bob.data.silhouettes` says what they mean.
@@ -45,35 +44,14 @@ class ShapesImages(ImageSet):
         split: `train`, `val` or `test`.
     """
 
+    source = "shapes"
+
     def __init__(self, folder: Path, split: str) -> None:
-        self.folder = folder
-        self.split = split
-        rows, table = rows_of(SPLITS, split), open_table(folder, split)
-        self.masks = open_array(folder, "masks", rows)
-        self.labels = table["label"].to_numpy(np.int64)
-        # Background and class are drawn independently, so a worst group far below the mean tells of the backbone.
-        self.groups = table["background_photo"].map({name: n for n, name in enumerate(PHOTOS)}).to_numpy(np.int64)
-        self.group_names = PHOTOS
-        self.names: Sequence[str] = [f"shapes/{split}/{index:05d}" for index in table["index"]]
-        self.boxes = table[_BOX].to_numpy(np.int64)
-        self.factors = table.drop(columns=_NOT_FACTORS)
-        self._images = open_array(folder, "images", rows)
-
-    def read(self, index: int) -> torch.Tensor:
-        """Return image `index` as uint8 (3, 96, 96), RGB; the tensor is the caller's own."""
-        return torch.from_numpy(self._images[index].transpose(2, 0, 1).copy())
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of the bytes of the split's images, in order."""
-        return self._content_hash
-
-    @cached_property
-    def _content_hash(self) -> str:
-        return content_hash(self._images)
-
-    def __reduce__(self) -> tuple[type[ShapesImages], tuple[Path, str]]:
-        # A pickled memory map would carry all pixels to every worker; a reopened one carries none.
-        return type(self), (self.folder, self.split)
+        super().__init__(folder, split, SPLITS)
+        self.masks = self._open("masks")
+        self.labels = self.table["label"].to_numpy(np.int64)
+        self.boxes = self.table[_BOX].to_numpy(np.int64)
+        self.factors = self.table.drop(columns=_NOT_FACTORS)
 
 
 def load_shapes(seed: int = 0) -> Dataset:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from bob.data import silhouettes
-from bob.data.base import Dataset, ImageSet, Split
+from bob.data.base import Dataset, Split
 from bob.data.layout import Space, draw_layout
-from bob.data.rendered import Recipe, check_seed, content_hash, ensure_rendered, open_array, open_table, rows_of
+from bob.data.rendered import Recipe, RenderedImages, check_seed, ensure_rendered
 from bob.data.silhouettes import CLASSES, PHOTOS
 
 VERSION = 1
@@ -31,7 +29,7 @@ _SPACE = Space(SIZE, SIZE, (0.17 * SIZE, 0.26 * SIZE), (0.1, 0.9), min_visible_f
 _STREAM = 2
 
 
-class MultilabelImages(ImageSet):
+class MultilabelImages(RenderedImages):
     """The images of one split, memory-mapped; what is pickled is only where they lie.
 
     Attributes:
@@ -43,31 +41,11 @@ class MultilabelImages(ImageSet):
         split: `train`, `val` or `test`.
     """
 
+    source = "shapes_multilabel"
+
     def __init__(self, folder: Path, split: str) -> None:
-        self.folder = folder
-        self.split = split
-        table = open_table(folder, split)
-        self.labels = table[list(CLASSES)].to_numpy(np.int64)
-        self.groups = table["background_photo"].map({name: n for n, name in enumerate(PHOTOS)}).to_numpy(np.int64)
-        self.group_names = PHOTOS
-        self.names: Sequence[str] = [f"shapes_multilabel/{split}/{index:05d}" for index in table["index"]]
-        self._images = open_array(folder, "images", rows_of(SPLITS, split))
-
-    def read(self, index: int) -> torch.Tensor:
-        """Return image `index` as uint8 (3, 96, 96), RGB; the tensor is the caller's own."""
-        return torch.from_numpy(self._images[index].transpose(2, 0, 1).copy())
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of the bytes of the split's images, in order."""
-        return self._content_hash
-
-    @cached_property
-    def _content_hash(self) -> str:
-        return content_hash(self._images)
-
-    def __reduce__(self) -> tuple[type[MultilabelImages], tuple[Path, str]]:
-        # A pickled memory map would carry all pixels to every worker; a reopened one carries none.
-        return type(self), (self.folder, self.split)
+        super().__init__(folder, split, SPLITS)
+        self.labels = self.table[list(CLASSES)].to_numpy(np.int64)
 
 
 def load_shapes_multilabel(seed: int = 0) -> Dataset:

@@ -19,6 +19,7 @@ from bob.results.metrics import METRICS
 from bob.results.record import Record
 from bob.results.statistics import over_seeds, ranks, z_scores
 
+FORMATS = (".csv", ".md")  # that a table can be written in
 # Columns of the wide table that are measured times or rates; all others are the same whenever the runs are repeated.
 MEASURED = ("images_per_second",)
 
@@ -116,7 +117,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     Raises:
         UserError: If the name ends otherwise.
     """
-    if require_suffix(path, (".csv", ".md")).suffix == ".md":
+    if require_suffix(path, FORMATS).suffix == ".md":
         write_text(to_markdown(table), path)
     else:
         write_csv(table, path)
