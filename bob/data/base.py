@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,11 @@ class ImageSet(ABC):
         group_names: Names of all groups; group i is `group_names[i]`.
         subjects: (N,) int64, whom or what each image shows, such as a patient: a cut leaves all images of a subject
             on one side; None where every image stands for itself.
+        target_kind: What `target` gives beyond labels: `detection` for `bob.data.objects.Objects`, `segmentation` for
+            a map of classes; None for nothing. Labels then say which classes occur in each image.
     """
+
+    target_kind: ClassVar[Literal["detection", "segmentation"] | None] = None
 
     labels: np.ndarray
     names: Sequence[str]
@@ -44,6 +49,23 @@ class ImageSet(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the content of all images, in order. Labels do not count."""
+
+    def target(self, index: int) -> Any:
+        """Return what is where in image `index`: `Objects`, or the class of each pixel, (H, W) int16 with `IGNORE`.
+
+        Raises:
+            UserError: If the annotation cannot be read; names the file.
+        """
+        raise TypeError(f"{type(self).__name__} has labels alone.")
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return height and width of image `index`, pixels."""
+        height, width = self.read(index).shape[-2:]
+        return int(height), int(width)
+
+    def annotations_sha256(self) -> str | None:
+        """Return the SHA-256 (hex) of all that `target` gives; None where there is nothing."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -73,13 +95,18 @@ class Split:
         """The n names of the split's images."""
         return [self.images.names[i] for i in self.indices]
 
+    def target(self, position: int) -> Any:
+        """What is where in the split's image `position`; see `ImageSet.target`."""
+        return self.images.target(int(self.indices[position]))
+
     def checksum(self) -> str:
-        """SHA-256 (hex) of positions and labels, so that a record tells exactly which images were used.
+        """SHA-256 (hex) of positions, labels and what is where, so that a record tells exactly which images were used.
 
         Groups do not count, since most protocols do not see them: `groups_checksum` is theirs.
         """
         digest = hashlib.sha256(np.ascontiguousarray(self.indices, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        digest.update((self.images.annotations_sha256() or "").encode())
         return digest.hexdigest()
 
     def groups_checksum(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from bob.data.base import ImageSet, Split
 
 SEALED = int(np.iinfo(np.int64).min)
 """What stands in place of a sealed label; as an index it is an error everywhere, where -1 would pass for a class."""
+
+# What detection data have besides, and may be known of a test split.
+_OPEN = ("image_ids", "category_ids", "has_masks", "federated")
 
 
 def seal(splits: Mapping[str, Split], name: str) -> dict[str, Split]:
@@ -34,6 +38,7 @@ class _View(ImageSet):
         self._split = split
         self.names = images.names
         self.group_names = images.group_names
+        self.target_kind = images.target_kind  # type: ignore[misc]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -45,6 +50,19 @@ class _View(ImageSet):
     def fingerprint(self) -> str:
         """See `ImageSet.fingerprint`; that of the set behind, so stored features serve both."""
         return self._images.fingerprint()
+
+    def size(self, index: int) -> tuple[int, int]:
+        """See `ImageSet.size`."""
+        return self._images.size(index)
+
+    def annotations_sha256(self) -> str | None:
+        """See `ImageSet.annotations_sha256`; a checksum gives nothing away."""
+        return self._images.annotations_sha256()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _OPEN:
+            raise AttributeError(f"{type(self).__name__} has no {name}.")
+        return getattr(self._images, name)
 
 
 class _WithoutLabels(_View):
@@ -63,6 +81,10 @@ class _WithoutLabels(_View):
     def subjects(self) -> np.ndarray | None:  # type: ignore[override]
         return self._images.subjects
 
+    def target(self, index: int) -> Any:
+        """See `ImageSet.target`."""
+        raise RuntimeError(f"The annotations of '{self._split}' are sealed until everything is chosen.")
+
 
 class _WithoutSome(_View):
     """The labels of one split are sealed; the other splits of the set keep theirs."""
@@ -72,6 +94,13 @@ class _WithoutSome(_View):
         self.labels = _blank(images.labels, indices)
         self.groups = None if images.groups is None else _blank(images.groups, indices)
         self.subjects = images.subjects
+        self._sealed = frozenset(indices.tolist())
+
+    def target(self, index: int) -> Any:
+        """See `ImageSet.target`."""
+        if int(index) in self._sealed:
+            raise RuntimeError(f"The annotations of '{self._split}' are sealed until everything is chosen.")
+        return self._images.target(index)
 
 
 def _blank(values: np.ndarray, indices: np.ndarray) -> np.ndarray:

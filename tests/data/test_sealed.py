@@ -91,3 +91,20 @@ def test_groups_have_a_checksum_of_their_own(dataset, memory_images) -> None:
     split.images.groups = 1 - split.images.groups
     assert split.checksum() == before and split.groups_checksum() != groups
     assert Split(memory_images(2), np.arange(2)).groups_checksum() is None
+
+
+def test_what_is_where_is_sealed(dataset) -> None:
+    images = dataset.splits["train"].images
+    images.target = lambda index: np.full((2, 2), index)
+    images.size = lambda index: (2, 2)
+    images.image_ids = np.arange(6)
+    sealed = dataset.sealed()
+    for position in range(2):
+        with pytest.raises(RuntimeError, match="The annotations of 'test' are sealed"):
+            sealed.splits["test"].target(position)
+    with pytest.raises(RuntimeError, match="The annotations of 'test' are sealed"):
+        sealed.splits["train"].images.target(3)
+    assert sealed.splits["train"].target(1)[0, 0] == 2 and sealed.splits["test"].images.size(3) == (2, 2)
+    assert sealed.splits["test"].images.image_ids.tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(AttributeError):
+        sealed.splits["test"].images.objects  # noqa: B018
