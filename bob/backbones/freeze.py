@@ -1,4 +1,4 @@
-"""Modules that stay as they are: no gradients, and eval mode whatever the module around them does."""
+"""Modules that stay in eval mode whatever the module around them does, with or without gradients."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def freeze(module: Module) -> Module:
         # On each part, because code that walks over `modules()` does not ask their parent.
         part.__dict__["train"] = _StayInEval(part)
         part.training = False
+    return module
+
+
+def keep_statistics(module: Module) -> Module:
+    """Keep all BatchNorms of a module in eval mode through every `train()`, and return the module.
+
+    Their running statistics, which batches of a few images would spoil, stay as they are and are what normalises; their
+    weights train. So does all else: dropout and drop path follow `train()`.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._NormBase) and part.running_mean is not None:
+            part.__dict__["train"] = _StayInEval(part)
+            part.training = False
     return module
 
 

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from bob.backbones.freeze import evaluating, freeze
+from bob.backbones.freeze import evaluating, freeze, keep_statistics
 
 
 class Stack(nn.Module):
@@ -87,6 +87,22 @@ def test_it_takes_a_state_dict_and_can_be_saved(stack, tmp_path) -> None:
     torch.save(stack, tmp_path / "whole.pt")
     loaded = torch.load(tmp_path / "whole.pt", weights_only=False)
     assert loaded.train().training is False
+
+
+def test_statistics_stay_while_the_rest_trains() -> None:
+    torch.manual_seed(0)
+    body = keep_statistics(Stack())
+    twin = copy.deepcopy(body)
+    before = {name: tensor.clone() for name, tensor in body.state_dict().items()}
+    train(body)
+    after = body.state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == ("running_" in name or "num_batches" in name), name
+    assert body.noise.training
+    assert not body.body.bn1.training
+    assert twin.train().noise.training
+    assert not twin.body.bn1.training
+    assert torch.equal(twin.body.bn1.weight, before["body.bn1.weight"])
 
 
 def test_evaluating_gives_each_part_its_mode_back() -> None:
