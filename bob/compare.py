@@ -28,7 +28,7 @@ def compare(
     top: Annotated[int, typer.Option(min=1, help="How many classes to print of the most hurt and most helped.")] = 5,
 ) -> None:
     """Compare two backbones on the same test images: the overall difference and the classes that it hides."""
-    from bob.results.compare import class_table, find_pair, overall
+    from bob.results.compare import CLASS_SCORES, class_table, find_pair, overall
     from bob.results.files import require_suffix, write_csv
     from bob.results.leaderboard import select
     from bob.results.metrics import get_metric
@@ -42,7 +42,7 @@ def compare(
     metric, names = get_metric(pair.a.primary), (backbone_a, backbone_b)
     difference, table = overall(metric, a, b, names), class_table(a, b, names)
     print_lines(_overall_lines(pair, metric, difference))
-    _print_classes(table, names, "recall" if a.kind == "classification" else "average precision", top)
+    _print_classes(table, names, CLASS_SCORES[a.kind], top)
     if out:
         write_csv(table, out)
         print_lines([f"Written: {out.absolute()}"])

@@ -12,11 +12,14 @@ import typer
 from typer.testing import CliRunner
 
 from bob.compare import compare
+from bob.data.objects import Detections, Objects
 from bob.errors import UserError
+from bob.results.detection import DetectionPredictions
 from bob.results.metrics import METRICS
 from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
 from bob.results.record import Record
+from bob.results.segmentation import SegmentationPredictions
 
 Make = Callable[..., Record]
 Run = Callable[..., str]
@@ -105,6 +108,30 @@ def test_several_labels(run: Run, tmp_path: Path, make_record: Make) -> None:
     shown = run("old", "new")
     assert shown.startswith("t/linear, mAP on 60 test images: old ")
     assert "classes are helped from old to new, by average precision:" in shown
+
+
+def test_detectors(run: Run, tmp_path: Path, make_record: Make) -> None:
+    corners, labels = np.array([[0.0, 0, 10, 10], [20, 20, 40, 40]]), np.array([0, 1])
+    truth = Objects(corners, labels, labels, np.array([100.0, 400]), np.zeros(2, dtype=bool), (50, 50))
+    for shift, backbone in ((3, "old"), (1, "new")):
+        found = Detections((corners + shift).astype(np.float32), np.array([0.9, 0.8], dtype=np.float32), labels)
+        names = [f"i{i}" for i in range(12)]
+        made = DetectionPredictions.from_detections(names, [truth] * 12, [found] * 12, ["sea", "sky"])
+        make_record(backbone, METRICS["box_ap"].compute(made), metric="box_ap").write(tmp_path, made)
+    shown = run("old", "new")
+    assert shown.startswith("t/linear, box AP on 12 test images: old ")
+    assert "2 of 2 classes are helped from old to new, by average precision of boxes:" in shown
+
+
+def test_segmenters(run: Run, tmp_path: Path, make_record: Make) -> None:
+    truths = [np.arange(16).reshape(4, 4) % 2 for _ in range(12)]
+    for wrong, backbone in ((6, "old"), (3, "new")):
+        predicted = [np.where(np.arange(16).reshape(4, 4) < wrong, 1 - truth, truth) for truth in truths]
+        made = SegmentationPredictions.from_masks([f"i{i}" for i in range(12)], truths, predicted, ["sea", "sky"])
+        make_record(backbone, METRICS["miou"].compute(made), metric="miou").write(tmp_path, made)
+    shown = run("old", "new")
+    assert shown.startswith("t/linear, mIoU on 12 test images: old ")
+    assert "2 of 2 classes are helped from old to new, by intersection over union:" in shown
 
 
 def test_mistakes(run: Run, write: Callable[..., None], tmp_path: Path) -> None:

@@ -9,17 +9,30 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from bob.errors import UserError
+from bob.results.any import AnyPredictions
+from bob.results.detection import DetectionPredictions
 from bob.results.leaderboard import comparable, tidy
 from bob.results.metrics import Floats, Metric
-from bob.results.multilabel import AnyPredictions, MultiLabelPredictions
+from bob.results.multilabel import MultiLabelPredictions
+from bob.results.precision_recall import Curve
+from bob.results.precision_recall import average_precision as box_precision
 from bob.results.predictions import Predictions
 from bob.results.ranking import Ranking, average_precision
 from bob.results.record import Record
+from bob.results.segmentation import SegmentationPredictions, ious
 from bob.results.statistics import Estimate, paired_bootstrap, replicates
 
 _RESAMPLES = 2000
+# What `class_table` says of each class, for each kind of predictions.
+CLASS_SCORES = {
+    "classification": "recall",
+    "multilabel": "average precision",
+    "detection": "average precision of boxes",
+    "segmentation": "intersection over union",
+}
 
 
 @dataclass(frozen=True)
@@ -100,10 +113,11 @@ def overall(metric: Metric, a: AnyPredictions, b: AnyPredictions, names: tuple[s
 def class_table(a: AnyPredictions, b: AnyPredictions, names: tuple[str, str] = ("a", "b")) -> pd.DataFrame:
     """How each class fares under two backbones, the most hurt first: an overall gain can hide the loss of a class.
 
-    The score of a class is its recall or, where images have several labels, the label's average precision. The interval
-    is the paired bootstrap's: for recall it resamples the samples of the class, whose number stays; for average
-    precision all samples. It is about one class: of 100 classes that do not differ, five intervals leave out 0. A class
-    whose samples both backbones answer alike gets an interval of no width.
+    The score of a class is its recall or, where images have several labels, the label's average precision; of a
+    detector the average precision of its boxes (`box_ap`), of a segmenter the intersection over union. The interval is
+    the paired bootstrap's: for recall it resamples the samples of the class, whose number stays; else all samples. It
+    is about one class: of 100 classes that do not differ, five intervals leave out 0. A class whose samples both
+    backbones answer alike gets an interval of no width. A class that no sample shows has no row.
 
     Args:
         a: Predictions of the backbone compared with.
@@ -111,7 +125,8 @@ def class_table(a: AnyPredictions, b: AnyPredictions, names: tuple[str, str] = (
         names: What to call the two.
 
     Returns:
-        Columns class, n (samples, or positives of the label), a, b, difference (b - a), low, high (95%).
+        Columns class, n (samples, positives of the label, objects, or images that show it), a, b, difference (b - a),
+        low, high (95%).
 
     Raises:
         UserError: If the test samples differ; says where.
@@ -123,6 +138,10 @@ def class_table(a: AnyPredictions, b: AnyPredictions, names: tuple[str, str] = (
         rows = _class_rows(a, b)
     elif isinstance(a, MultiLabelPredictions) and isinstance(b, MultiLabelPredictions):
         rows = _label_rows(a, b)
+    elif isinstance(a, DetectionPredictions) and isinstance(b, DetectionPredictions):
+        rows = _object_rows(a, b)
+    elif isinstance(a, SegmentationPredictions) and isinstance(b, SegmentationPredictions):
+        rows = _pixel_rows(a, b)
     table = pd.DataFrame(rows, columns=["class", "n", "a", "b", "difference", "low", "high"])
     return table.sort_values(["difference", "high", "class"]).reset_index(drop=True)
 
@@ -137,8 +156,33 @@ def _first_difference(a: AnyPredictions, b: AnyPredictions, names: tuple[str, st
     for place, (first, second) in enumerate(zip(a.names, b.names, strict=True)):
         if first != second:
             return f"sample {place} of {names[0]} is {first}, that of {names[1]} is {second}"
-    changed = (a.labels != b.labels).reshape(len(a), -1).any(axis=1)
-    return f"{a.names[int(changed.argmax())]} has another label in each" if changed.any() else ""
+    return _other_truth(a, b)
+
+
+def _other_truth(a: AnyPredictions, b: AnyPredictions) -> str:
+    """Which of the same samples has another truth in each, and what of it differs."""
+    if isinstance(a, DetectionPredictions) and isinstance(b, DetectionPredictions):
+        if a.federated != b.federated:
+            return "the annotation of one is federated"
+        what, changed = "other objects", _other_objects(a, b)
+    elif isinstance(a, SegmentationPredictions) and isinstance(b, SegmentationPredictions):
+        if a.score_at != b.score_at:
+            return f"they were scored at {a.score_at or 'original'} and {b.score_at or 'original'} pixels"
+        what, changed = "other pixels of a class", (a.truth != b.truth).any(axis=1)
+    elif isinstance(a, Predictions | MultiLabelPredictions) and isinstance(b, Predictions | MultiLabelPredictions):
+        what, changed = "another label", (a.labels != b.labels).reshape(len(a), -1).any(axis=1)
+    return f"{a.names[int(changed.argmax())]} has {what} in each" if changed.any() else ""
+
+
+def _other_objects(a: DetectionPredictions, b: DetectionPredictions) -> NDArray[np.bool_]:
+    """Which images do not have as many objects of each class and size in both."""
+    kinds = len(a.classes) * 16
+    tables = []
+    for each in (a, b):
+        columns = each.object_labels * 16 + each.object_ranges
+        ones = np.ones(len(columns))
+        tables.append(sparse.csr_array((ones, (each.object_images, columns)), shape=(len(each), kinds)))
+    return np.asarray(abs(tables[0] - tables[1]).sum(axis=1)) > 0
 
 
 def _class_rows(a: Predictions, b: Predictions) -> list[list[object]]:
@@ -179,9 +223,54 @@ def _label_rows(a: MultiLabelPredictions, b: MultiLabelPredictions) -> list[list
     for name, truth, pair, own in zip(a.classes, a.labels.T, pairs, differences, strict=True):
         if (truth == 1).any():
             before, after = (float(average_precision(ranking, once)[0]) for ranking in pair)
-            low, high = np.nanquantile(own, [0.025, 0.975])
-            rows.append([name, int((truth == 1).sum()), before, after, after - before, float(low), float(high)])
+            rows.append([name, int((truth == 1).sum()), *_with_interval(before, after, own)])
     return rows
+
+
+def _object_rows(a: DetectionPredictions, b: DetectionPredictions) -> list[list[object]]:
+    """For each class with an object: its name, their number, both average precisions, the difference and interval."""
+    counts = np.bincount(a.object_labels[a.in_range("all")], minlength=len(a.classes))
+    present = np.flatnonzero(counts).tolist()
+    before, after = a.curves("box"), b.curves("box")
+    once = np.ones((len(a), 1))
+    weighted = [partial(_precision_difference, before[label], after[label]) for label in present]
+    rows = []
+    for label, own in zip(present, replicates(weighted, len(a), _RESAMPLES, seed=0), strict=True):
+        first, second = (float(box_precision(curves[label], once).mean()) for curves in (before, after))
+        rows.append([a.classes[label], int(counts[label]), *_with_interval(first, second, own)])
+    return rows
+
+
+def _precision_difference(first: Curve, second: Curve, weights: Floats) -> Floats:
+    return np.asarray((box_precision(second, weights) - box_precision(first, weights)).mean(axis=0))
+
+
+def _pixel_rows(a: SegmentationPredictions, b: SegmentationPredictions) -> list[list[object]]:
+    """For each class that an image shows: its name, their number, both intersections over union, and so on."""
+    shown = (a.truth > 0).sum(axis=0)
+    present = np.flatnonzero(shown).tolist()
+    weighted = [partial(_iou_difference, a, b, label) for label in present]
+    once, rows = np.ones((len(a), 1)), []
+    for label, own in zip(present, replicates(weighted, len(a), _RESAMPLES, seed=0), strict=True):
+        first, second = (float(_iou(each, label, once)[0]) for each in (a, b))
+        rows.append([a.classes[label], int(shown[label]), *_with_interval(first, second, own)])
+    return rows
+
+
+def _iou_difference(a: SegmentationPredictions, b: SegmentationPredictions, label: int, weights: Floats) -> Floats:
+    return _iou(b, label, weights) - _iou(a, label, weights)
+
+
+def _iou(predictions: SegmentationPredictions, label: int, weights: Floats) -> Floats:
+    """Intersection over union of one class: (n, r) -> (r,)."""
+    own = (predictions.intersection, predictions.truth, predictions.predicted)
+    return ious(*(counts[:, label].astype(np.float64) @ weights for counts in own))
+
+
+def _with_interval(before: float, after: float, differences: Floats) -> tuple[float, float, float, float, float]:
+    """Both scores, their difference, and the 95% of its resamples."""
+    low, high = np.nanquantile(differences, [0.025, 0.975])
+    return before, after, after - before, float(low), float(high)
 
 
 def _difference(first: Ranking, second: Ranking, weights: Floats) -> Floats:

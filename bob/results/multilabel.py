@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +23,9 @@ from bob.results.checks import (
     encodable,
     read_parquet,
 )
-from bob.results.predictions import Predictions
 from bob.results.ranking import Ranking, average_precision, roc_auc
 
-_LABELS_KEY = b"bob.multilabel.classes"
+LABELS_KEY = b"bob.multilabel.classes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,7 @@ class MultiLabelPredictions:
             pa.FixedSizeListArray.from_arrays(pa.array(self.labels.ravel(), pa.int8()), size),
             pa.FixedSizeListArray.from_arrays(pa.array(self.probabilities.ravel(), pa.float64()), size),
         ]
-        schema = _schema(size).with_metadata({_LABELS_KEY: json.dumps(self.classes)})
+        schema = _schema(size).with_metadata({LABELS_KEY: json.dumps(self.classes)})
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, compression="zstd")
 
     @classmethod
@@ -126,8 +125,8 @@ class MultiLabelPredictions:
     @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> MultiLabelPredictions:
         """Take predictions out of the table that was read from `path`; see `read`."""
-        classes = tuple(json.loads((table.schema.metadata or {}).get(_LABELS_KEY, "[]")))
-        check_schema(table, _schema(len(classes)), [_LABELS_KEY], path, "MultiLabelPredictions.write")
+        classes = tuple(json.loads((table.schema.metadata or {}).get(LABELS_KEY, "[]")))
+        check_schema(table, _schema(len(classes)), [LABELS_KEY], path, "MultiLabelPredictions.write")
         shape = (table.num_rows, len(classes))
         return cls(
             names=table.column("name").to_pylist(),
@@ -135,21 +134,6 @@ class MultiLabelPredictions:
             probabilities=_flat(table, "probabilities").reshape(shape),
             classes=classes,
         )
-
-
-AnyPredictions: TypeAlias = Predictions | MultiLabelPredictions
-
-
-def read_predictions(path: Path) -> AnyPredictions:
-    """Read predictions of whichever kind the file holds.
-
-    Raises:
-        UserError: If the file is missing, is not Parquet, or holds neither.
-    """
-    table = read_parquet(path)
-    if _LABELS_KEY in (table.schema.metadata or {}):
-        return MultiLabelPredictions.from_table(table, path)
-    return Predictions.from_table(table, path)
 
 
 def _schema(size: int) -> pa.Schema:

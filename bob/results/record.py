@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bob import places
 from bob.errors import UserError
-from bob.results.multilabel import AnyPredictions, read_predictions
+from bob.results.any import AnyPredictions, read_predictions
 
 # Raised when a record gains a key, which an older bob would call unknown; keys that are added have a default, so that
 # older records still read. 2: per_group.
@@ -116,8 +116,15 @@ class Record(_Part):
     cost: Cost
     created: str
 
-    def write(self, results: Path, predictions: AnyPredictions) -> Path:
+    def write(
+        self, results: Path, predictions: AnyPredictions, write_files: Callable[[Path], None] = lambda folder: None
+    ) -> Path:
         """Write the record with its predictions beside it, both or neither; return their folder.
+
+        Args:
+            results: Folder of all records.
+            predictions: Of each sample of the test split.
+            write_files: Writes more into the record's folder.
 
         Raises:
             OSError: If the disk refuses.
@@ -125,6 +132,7 @@ class Record(_Part):
         folder = record_folder(results, self.request)
         with places.atomic_folder(folder) as temporary:
             predictions.write(temporary / PREDICTIONS_FILE)
+            write_files(temporary)
             content = (temporary / PREDICTIONS_FILE).read_bytes()
             complete = self.model_copy(update={"predictions_sha256": hashlib.sha256(content).hexdigest()})
             text = complete.model_dump_json(indent=1) + "\n"
@@ -171,6 +179,23 @@ def read_records(results: Path) -> Iterator[Record]:
             f"There are no records in {results / RUNS}.", "Make some with `bob run`, or give --results DIR."
         )
     yield from map(read_record, paths)
+
+
+def find_record(results: Path, run: str) -> Path:
+    """Return the path of the record that a folder, the name of one, a run's id or the beginning of one means.
+
+    Raises:
+        UserError: If there is none, or several.
+    """
+    for place in (Path(run), results / RUNS / run):
+        if (place / RECORD_FILE).is_file():
+            return place / RECORD_FILE
+    paths = sorted((results / RUNS).glob(f"[!.]*/{RECORD_FILE}"))
+    meant = [path for path in paths if run and path.parent.name.rpartition("__")[2].startswith(run)]
+    if len(meant) != 1:
+        what = f"{len(meant)} runs" if meant else "no run"
+        raise UserError(f"There is {what} '{run}' in {results / RUNS}.", "Give a folder's name from there, or its id.")
+    return meant[0]
 
 
 def read_record(path: Path) -> Record:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bob.errors import UserError
+from bob.results.any import AnyPredictions
 from bob.results.metrics import Floats, Metric, Weighted
-from bob.results.multilabel import AnyPredictions
 
 Values = TypeVar("Values", "pd.Series[float]", NDArray[np.float64])
 
@@ -53,7 +53,8 @@ def bootstrap(
     All metrics see the same resamples, so their intervals belong together. The interval is about which test samples
     were drawn, not about training seeds. Its known limits: a metric at its bound on every sample (all right, all wrong)
     gets an interval of no width, and resampling adds to a calibration error, so the value of `ece` may lie low in its
-    interval or, for a well calibrated classifier, even below it.
+    interval or, for a well calibrated classifier, even below it. To a lesser degree this holds of COCO's average
+    precision, whose precision at a recall is the highest at that recall or beyond.
 
     Args:
         metrics: What to estimate.
@@ -66,7 +67,7 @@ def bootstrap(
         By the metric's name, in the order given.
 
     Raises:
-        UserError: If `resamples` is not positive or `confidence` not between 0 and 1; if a metric is for the other kind
+        UserError: If `resamples` is not positive or `confidence` not between 0 and 1; if a metric is for another kind
             of predictions, or not defined on these.
     """
     _check_bootstrap(resamples, confidence)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from bob.data.objects import Detections
 from bob.errors import UserError
 from bob.results.compare import class_table, find_pair, overall
 from bob.results.metrics import METRICS
 from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
 from bob.results.record import Record
+from bob.results.segmentation import SegmentationPredictions
+from bob.results.statistics import bootstrap
 
 Make = Callable[..., Record]
 
@@ -122,6 +126,72 @@ class TestOverall:
             class_table(a, _predictions(np.ones(3, dtype=bool), np.arange(3)))
         with pytest.raises(UserError, match="a is about classification, b about multilabel"):
             class_table(a, _several(0))
+
+
+class TestOfDetectors:
+    def _pair(self, draw_scene: Callable[..., Any]) -> tuple[Any, Any]:
+        """Two detectors on the same scenes, the second without half of what the first found of class 1."""
+        a, b = draw_scene(crowd=False), draw_scene(crowd=False)
+        for index, own in enumerate(b.detections):
+            kept = (own.labels != 1) | (np.arange(len(own)) % 2 > 0)
+            rles = tuple(rle for rle, keep in zip(own.rles, kept, strict=True) if keep)
+            b.detections[index] = Detections(own.boxes[kept], own.scores[kept], own.labels[kept], rles)
+        return a, b
+
+    def test_classes_and_overall(self, draw_scene: Callable[..., Any]) -> None:
+        a, b = (scene.predictions() for scene in self._pair(draw_scene))
+        table = class_table(a, b).set_index("class")
+        rows = [{row["class"]: row for row in made.per_class()} for made in (a, b)]
+        assert set(table.index) == {"c0", "c1", "c2"}  # c3 is in no image
+        for name in table.index:
+            scores = [own[name]["ap"] for own in rows]
+            assert table.loc[name, ["n", "a", "b"]].to_list() == pytest.approx([rows[0][name]["n"], *scores])
+        assert table.index[0] == "c1" and table.loc["c1", "low"] < table.loc["c1", "difference"] < 0
+        assert table.loc["c0", ["difference", "low", "high"]].to_list() == [0, 0, 0]
+        found = overall(METRICS["mask_ap"], a, b)
+        assert found.value == METRICS["mask_ap"].compute(b) - METRICS["mask_ap"].compute(a)
+        assert found.low < found.value < found.high
+        alone = bootstrap([METRICS["mask_ap"]], a)["mask_ap"]
+        assert found.high - found.low < alone.high - alone.low
+
+    def test_other_objects(self, draw_scene: Callable[..., Any]) -> None:
+        a, b = self._pair(draw_scene)
+        image = next(index for index, truth in enumerate(b.truths) if len(truth))
+        b.truths[image] = b.truths[image].chosen(np.arange(1, len(b.truths[image])))
+        with pytest.raises(UserError, match=f"same samples: i{image} has other objects in each"):
+            class_table(a.predictions(), b.predictions())
+        with pytest.raises(UserError, match="the annotation of one is federated"):
+            class_table(a.predictions(), a.predictions(federated=True))
+
+
+class TestOfSegmenters:
+    def _made(self, share: float, score_at: int | None = None, classes: int = 4) -> SegmentationPredictions:
+        rng = np.random.default_rng(0)
+        truths = [rng.integers(3, size=(8, 9)) for _ in range(20)]
+        predicted = [np.where(rng.random((8, 9)) < share, truth, (truth + 1) % 3) for truth in truths]
+        names, kinds = [f"i{i}" for i in range(20)], [f"c{c}" for c in range(classes)]
+        return SegmentationPredictions.from_masks(names, truths, predicted, kinds, score_at)
+
+    def test_classes_and_overall(self) -> None:
+        a, b = self._made(0.6), self._made(0.8)
+        table = class_table(a, b).set_index("class")
+        rows = [{row["class"]: row for row in made.per_class()} for made in (a, b)]
+        assert set(table.index) == {"c0", "c1", "c2"}
+        for name in table.index:
+            expected = [20, rows[0][name]["iou"], rows[1][name]["iou"]]
+            assert table.loc[name, ["n", "a", "b"]].to_list() == pytest.approx(expected)
+            assert 0 < table.loc[name, "low"] < table.loc[name, "difference"] < table.loc[name, "high"]
+        found = overall(METRICS["miou"], a, b)
+        assert 0 < found.low < found.value < found.high
+
+    def test_other_pixels(self) -> None:
+        a = self._made(0.6)
+        with pytest.raises(UserError, match="they were scored at original and 4 pixels"):
+            class_table(a, self._made(0.6, score_at=4))
+        truth = a.truth[:, [1, 0, 2, 3]]
+        b = dataclasses.replace(a, truth=truth, predicted=truth, intersection=np.zeros_like(truth))
+        with pytest.raises(UserError, match="i0 has other pixels of a class in each"):
+            class_table(a, b)
 
 
 class TestFindPair:

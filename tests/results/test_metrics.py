@@ -13,10 +13,14 @@ from scipy import sparse
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, top_k_accuracy_score
 from torchmetrics.classification import MulticlassCalibrationError
 
+from bob.data.objects import Detections, Objects, encode_masks
 from bob.errors import UserError
+from bob.results.any import AnyPredictions
+from bob.results.detection import DetectionPredictions
 from bob.results.metrics import METRICS, get_metric
 from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
+from bob.results.segmentation import SegmentationPredictions
 
 Case = tuple[np.ndarray, np.ndarray]
 
@@ -121,8 +125,12 @@ ONE_LABEL = [name for name, metric in METRICS.items() if metric.kind == "classif
 
 
 def test_every_metric_has_a_reference() -> None:
-    # Those for several labels are compared in test_multilabel.py.
-    assert list(REFERENCES) == ONE_LABEL and {"mean_auroc", "map"} == set(METRICS) - set(REFERENCES)
+    assert list(REFERENCES) == ONE_LABEL
+    # The others are compared in test_multilabel.py, test_detection_metrics.py and test_segmentation.py.
+    sizes = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+    others = {f"{shape}_{size}" for shape in ("box", "mask") for size in sizes}
+    others |= {"mean_auroc", "map", "miou", "mean_accuracy", "pixel_accuracy"}
+    assert others == set(METRICS) - set(REFERENCES)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -188,6 +196,22 @@ def test_values_lie_between_0_and_the_largest(name: str, case: str) -> None:
     assert 0 <= METRICS[name].compute(_predictions(CASES[case])) <= METRICS[name].largest
 
 
+def _of_each_kind() -> dict[str, AnyPredictions]:
+    """Predictions on which every metric of their kind is defined."""
+    corners = np.array([[0, 0, 10, 10], [0, 0, 50, 50], [0, 0, 99, 99]], dtype=np.float64)
+    rles, labels = encode_masks(np.ones((3, 99, 99), dtype=bool)), np.zeros(3, dtype=np.int64)
+    areas = corners[:, 2:].prod(axis=1)
+    truth = Objects(corners, labels, labels, areas, labels > 0, (99, 99), rles)
+    found = Detections(corners.astype(np.float32), np.ones(3, dtype=np.float32), labels, rles)
+    pixels = np.zeros((2, 2), dtype=np.int16)
+    return {
+        "classification": _predictions(CASES["binary"]),
+        "multilabel": MultiLabelPredictions.from_probabilities(["i", "j"], [[1], [0]], [[0.5], [0.2]], "a"),
+        "detection": DetectionPredictions.from_detections(["i"], [truth], [found], "a"),
+        "segmentation": SegmentationPredictions.from_masks(["i"], [pixels], [pixels], "a"),
+    }
+
+
 class TestWhatMetricsAreFor:
     def test_a_card_may_not_mix_them(self) -> None:
         with pytest.raises(UserError) as error:
@@ -207,13 +231,14 @@ class TestWhatMetricsAreFor:
 
     @pytest.mark.parametrize("name", METRICS)
     def test_predictions_of_the_other_kind(self, name: str) -> None:
-        one = _predictions(CASES["binary"])
-        several = MultiLabelPredictions.from_probabilities(["i", "j"], [[1], [0]], [[0.5], [0.2]], "a")
-        right, wrong = (one, several) if name in ONE_LABEL else (several, one)
-        METRICS[name].compute(right)
-        for ask in (METRICS[name].compute, METRICS[name].weighted):
-            with pytest.raises(UserError, match=f"The metric `{name}` is for"):
-                ask(wrong)
+        for kind, made in _of_each_kind().items():
+            if kind == METRICS[name].kind:
+                assert METRICS[name].defined_on(made)
+                METRICS[name].compute(made)
+                continue
+            for ask in (METRICS[name].compute, METRICS[name].weighted):
+                with pytest.raises(UserError, match=f"The metric `{name}` is for"):
+                    ask(made)
 
     def test_predictions_without_groups(self) -> None:
         made = dataclasses.replace(_predictions(CASES["binary"]), groups=None, group_names=())

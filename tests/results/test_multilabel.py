@@ -12,8 +12,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bob.errors import UserError
 from bob.results import statistics
+from bob.results.any import read_predictions
 from bob.results.metrics import METRICS
-from bob.results.multilabel import MultiLabelPredictions, read_predictions
+from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
 from bob.results.statistics import Estimate, bootstrap, paired_bootstrap
 
