@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -37,7 +37,9 @@ def load_task_cards(extra: Sequence[Path] = ()) -> dict[str, TaskCard]:
 def resolve_tasks(specs: Iterable[str], cards: Mapping[str, TaskCard]) -> list[TaskCard]:
     """Return the task cards meant by names, globs and sources such as `folder:PATH`, in order, without repeats.
 
-    Sources that need no card are `folder:PATH`, `torchvision:NAME`, `hf:REPOSITORY` and `wilds:NAME`.
+    Sources that need no card are `folder:PATH`, `torchvision:NAME`, `hf:REPOSITORY`, `wilds:NAME`; with objects
+    `coco:IMAGES:ANNOTATIONS.json`, `voc:FOLDER` and `cityscapes:FOLDER`; with a class of each pixel
+    `masks:IMAGES:MASKS` and `panoptic:IMAGES:PNGS:ANNOTATIONS.json`.
 
     Raises:
         UserError: If a name is unknown; suggests close ones.
@@ -85,16 +87,25 @@ def _resolve_task(name: str, cards: Mapping[str, TaskCard]) -> TaskCard:
     if name in cards:
         return cards[name]
     kind, _, what = name.partition(":")
-    if kind == "folder" and what:
-        # The whole path, so that two folders of one name are two tasks.
-        source = f"folder:{Path(os.path.expanduser(what)).absolute()}"
+    if kind in _ADAPTER_OF_PATHS and what:
+        # Whole paths, so that two folders of one name are two tasks.
+        paths = [what] if kind == "folder" else what.split(":")
+        source = ":".join([kind, *(str(Path(os.path.expanduser(path)).absolute()) for path in paths)])
     elif kind in ("torchvision", "hf", "wilds") and what:
         source = name
     else:
         hint = did_you_mean(name, cards) or "See `bob list tasks`."
         raise UserError(f"Unknown task '{name}'.", f"{hint} Your own images: folder:PATH.")
-    card = TaskCard(name=kind, adapter="classification", data=DataSpec(source=source))
+    card = TaskCard(name=kind, adapter=_ADAPTER_OF_PATHS.get(kind, "classification"), data=DataSpec(source=source))
     return card.model_copy(update={"name": source})
+
+
+# Sources that are paths -> what their images are for.
+_ADAPTER_OF_PATHS: dict[str, Literal["classification", "detection", "segmentation"]] = {
+    "folder": "classification",
+    **dict.fromkeys(("coco", "voc", "cityscapes"), "detection"),
+    **dict.fromkeys(("masks", "panoptic"), "segmentation"),
+}
 
 
 def _builtin(folder: str) -> Path:

@@ -16,11 +16,16 @@ from bob.cards import SHA256, Card, Table
 
 SplitName = Literal["train", "val", "test"]
 # Data sets that bob draws itself come with their splits.
-GENERATED = ("shapes", "shapes_multilabel")
+GENERATED = ("shapes", "shapes_multilabel", "shapes_detection", "shapes_segmentation")
+DENSE = ("detection", "segmentation")
 # Keys of [data] that not every source reads -> the beginnings of those that do.
 _DATA_READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("config", "revision", "image_column", "label_column"), ("hf:",)),
     "options": ("torchvision:",),
+    "only": ("coco:", "voc:", "cityscapes:"),
+    "drop_invalid": ("coco:", "voc:", "cityscapes:", "masks:", "panoptic:"),
+    **dict.fromkeys(("ignore", "values", "image_suffix", "mask_suffix"), ("masks:",)),
+    "test_source": ("coco:", "voc:", "cityscapes:"),
 }
 _SPLIT_KEYS = (
     *("splits", "val_fraction", "test_fraction", "split_seed", "train_count", "val_count", "test_count"),
@@ -40,6 +45,9 @@ class DataSpec(Table):
     Attributes:
         source: `shapes`, `shapes_multilabel`, `orl_faces`, `folder:PATH` (a relative PATH is below the data root),
             `torchvision:NAME`, `hf:REPOSITORY` (or `hf:PATH` of a local folder), `wilds:NAME` or `chexpert:FOLDER`.
+            With objects: `shapes_detection`, `coco:IMAGES:ANNOTATIONS.json`, `voc:FOLDER`, `cityscapes:FOLDER`; with a
+            class for each pixel: `shapes_segmentation`, `masks:IMAGES:MASKS`, `panoptic:IMAGES:PNGS:ANNOTATIONS.json`,
+            `voc:FOLDER`. `{split}` in these paths stands for the source's own name of each split.
         config: Configuration of the hub data set; empty for its only one.
         revision: Commit, tag or branch of the hub data set; empty for its newest.
         image_column: Column of the hub data set that holds the images; empty for its only one of that type.
@@ -64,6 +72,13 @@ class DataSpec(Table):
         expect: Number of images of each split; opening fails if one differs.
         classes: Number of classes; opening fails if it differs.
         layout: What must lie where, for whoever has to download it.
+        only: Names of the categories that count, in this order; empty for all.
+        drop_invalid: Whether annotations that cannot be right are left out and counted, instead of refused.
+        ignore: Values of a mask that count for nothing.
+        values: A mask's value for each class, in order; empty for 0, 1, ...
+        image_suffix: How an image's name ends where its mask's ends otherwise, such as `_leftImg8bit.png`.
+        mask_suffix: How the mask's name ends there.
+        test_source: Another source, whose images (its `test`, or all) are the test: out of distribution.
     """
 
     source: str
@@ -85,12 +100,19 @@ class DataSpec(Table):
     expect: dict[SplitName, PositiveInt] = {}
     classes: PositiveInt | None = None
     layout: str = ""
+    only: tuple[str, ...] = ()
+    drop_invalid: bool = False
+    ignore: tuple[int, ...] = (255,)
+    values: tuple[int, ...] = ()
+    image_suffix: str = ""
+    mask_suffix: str = ""
+    test_source: str = ""
 
     @model_validator(mode="after")
     def _says_nothing_in_vain(self) -> Self:
         for key, sources in _DATA_READ_BY.items():
             if self._says(key) and not self.source.startswith(sources):
-                raise ValueError(f"the source '{self.source}' does not read '{key}', '{sources[0]}' does")
+                raise ValueError(f"the source '{self.source}' does not read '{key}', {_in_words(sources)}")
         for key in _SPLIT_KEYS if self.source in GENERATED else ():
             if self._says(key):
                 raise ValueError(f"the source '{self.source}' has splits of its own and does not read '{key}'")
@@ -109,6 +131,11 @@ class DataSpec(Table):
 
     def _says(self, key: str) -> bool:
         return bool(getattr(self, key) != type(self).model_fields[key].default)
+
+
+def _in_words(sources: tuple[str, ...]) -> str:
+    quoted = [f"'{source}'" for source in sources]
+    return f"{', '.join(quoted)} {'does' if len(quoted) == 1 else 'do'}"
 
 
 PROMPT_SETS = ("default", "simple_imagenet", "openai_imagenet")
@@ -151,9 +178,12 @@ class TaskCard(Card):
         prompts: Sentences with `{}` where the class name goes, for zero-shot; or the name of a set of them.
         class_names: Readable names in the order of the labels, for zero-shot; `imagenet` for OpenAI's 1,000 of
             ImageNet-1k; empty for the data set's own.
+        recipe: Settings of the training protocols on this task, as after `--set`: sizes, epochs, rates.
+        score_at: Where a segmenter is scored: `original`, the masks' own resolution, or a short side in pixels that
+            masks and predictions are brought to.
     """
 
-    adapter: Literal["classification", "multilabel"]
+    adapter: Literal["classification", "multilabel", "detection", "segmentation"]
     version: int = Field(default=1, ge=1)
     data: DataSpec
     protocols: tuple[str, ...] = Field(default=("linear", "knn"), min_length=1)
@@ -161,13 +191,39 @@ class TaskCard(Card):
     primary: str = "top1"
     prompts: Annotated[str | tuple[str, ...], AfterValidator(_checked_prompts)] = "default"
     class_names: Annotated[str | tuple[str, ...], AfterValidator(_checked_class_names)] = ()
+    recipe: dict[str, str | int | float] = {}
+    score_at: Literal["original"] | PositiveInt = "original"
 
     @model_validator(mode="before")
     @classmethod
     def _as_its_adapter(cls, given: Any) -> Any:
-        several = isinstance(given, dict) and given.get("adapter") == "multilabel"
-        return {**_MULTILABEL, **given} if several else given
+        known = isinstance(given, dict) and isinstance(given.get("adapter"), str)
+        return {**_DEFAULTS.get(given["adapter"], {}), **given} if known else given
+
+    @model_validator(mode="after")
+    def _is_scored_somewhere(self) -> Self:
+        if self.score_at != "original" and self.adapter != "segmentation":
+            raise ValueError(f"'score_at' is for segmentation, not for {self.adapter}")
+        return self
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its data say what is where, not only what an image shows."""
+        return self.adapter in DENSE
 
 
-# What a card of the adapter `multilabel` means if it does not say.
-_MULTILABEL = {"metrics": ("mean_auroc", "map"), "primary": "mean_auroc"}
+_SIZES = ("", "50", "75", "_small", "_medium", "_large")
+# What a card of another adapter than classification means if it does not say.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "multilabel": {"metrics": ("mean_auroc", "map"), "primary": "mean_auroc"},
+    "detection": {
+        "protocols": ("finetune", "frozen"),
+        "metrics": tuple(f"{kind}_ap{size}" for kind in ("box", "mask") for size in _SIZES),
+        "primary": "box_ap",
+    },
+    "segmentation": {
+        "protocols": ("linear", "upernet"),
+        "metrics": ("miou", "mean_accuracy", "pixel_accuracy"),
+        "primary": "miou",
+    },
+}

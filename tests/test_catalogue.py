@@ -144,7 +144,7 @@ def test_a_wrong_backbone_card(text, expected, read, tmp_path):
         (f"metrics = []\n{TASK}", ["key 'metrics'", "at least 1 item"]),
         (f"version = 0\n{TASK}", ["key 'version'", "got 0"]),
         (TASK.replace("classification", "clasification"), ["key 'adapter'", "'classification'"]),
-        (TASK.replace("source", "sorce"), ["unknown key 'data.sorce'", "Did you mean: source?"]),
+        (TASK.replace("source", "sorce"), ["unknown key 'data.sorce'", "Did you mean: source"]),
         (f"{TASK}val_fraction = 1.0", ["key 'data.val_fraction'", "less than 1", "got 1.0"]),
         (f"{TASK}test_fraction = 0", ["key 'data.test_fraction'", "greater than 0", "got 0"]),
         ('name = "x"\nadapter = "classification"', ["key 'data' is missing."]),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -17,6 +17,8 @@ from bob.errors import UserError
 
 if TYPE_CHECKING:
     from bob.data.base import ImageSet
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,30 @@ def make_batches(
     Raises:
         UserError: The first that `make` raises, as it is; if a worker process dies.
     """
+    made = make_items(len(batches), _Stacked(batches, make), workers, pin_memory)
+    for batch, images in zip(batches, made, strict=True):
+        yield Batch(list(batch), images)
+
+
+def make_items(
+    count: int, make: Callable[[int], Item], workers: int | None = None, pin_memory: bool = False
+) -> Iterator[Item]:
+    """Yield `make(0)`, `make(1)` and so on, made in worker processes ahead of time.
+
+    Args:
+        count: Number of items.
+        make: Runs in the worker. What it returns crosses the process boundary by one file handle for each tensor in it.
+        workers: See `load_batches`.
+        pin_memory: Page-lock the items: tensors, or what has a method `pin_memory`.
+
+    Raises:
+        UserError: The first that `make` raises, as it is; if a worker process dies.
+    """
     workers = granted_cores() if workers is None else workers
     loader = DataLoader(
-        _Batches(batches, make),
+        _Items(count, make),
         batch_size=None,
-        num_workers=min(workers, len(batches)),
+        num_workers=min(workers, count),
         pin_memory=pin_memory,
         generator=torch.Generator(),  # without one it takes a number from torch's global generator
     )
@@ -86,7 +107,7 @@ def make_batches(
             # A worker hands its error over as a value: raised there it would come wrapped in a foreign traceback.
             if isinstance(item, UserError):
                 raise item
-            yield Batch(list(batches[item[0]]), item[1])
+            yield item
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
@@ -107,25 +128,36 @@ class _Cropped:
         return self.crop(self.images.read(index))
 
 
-class _Batches(TorchDataset):
-    """Item i is the whole batch i, so that a batch crosses the process boundary as one block of memory."""
+@dataclass(frozen=True)
+class _Stacked:
+    """Makes a whole batch, so that it crosses the process boundary as one block of memory."""
 
-    def __init__(self, batches: Sequence[Sequence[int]], make: Callable[[int], torch.Tensor]) -> None:
-        self._batches, self._make = batches, make
+    batches: Sequence[Sequence[int]]
+    make: Callable[[int], torch.Tensor]
 
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, number: int) -> tuple[int, torch.Tensor] | UserError:
-        try:
-            crops = [self._make(index) for index in self._batches[number]]
-        except UserError as error:
-            return error
+    def __call__(self, number: int) -> torch.Tensor:
+        crops = [self.make(index) for index in self.batches[number]]
         several = crops[0].shape[:-3]  # crops of one image, if it has more than one
         rows = len(crops) * math.prod(several)
         batch = torch.empty(rows, *crops[0].shape[-3:], dtype=torch.uint8, memory_format=torch.channels_last)
         torch.cat([crop.reshape(-1, *crop.shape[-3:]) for crop in crops], out=batch)
-        return number, batch.unflatten(0, (len(crops), *several)) if several else batch
+        return batch.unflatten(0, (len(crops), *several)) if several else batch
+
+
+class _Items(TorchDataset, Generic[Item]):
+    """Item i is what `make` gives for i, or the mistake of the user's that it found."""
+
+    def __init__(self, count: int, make: Callable[[int], Item]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Item | UserError:
+        try:
+            return self._make(number)
+        except UserError as error:
+            return error
 
 
 def _cgroup_quota() -> float | None:

@@ -13,17 +13,22 @@ from bob.task_cards import GENERATED, DataSpec, TaskCard
 
 _LONGEST_LAYOUT = 200  # characters, in an error
 BUILT_IN = (*GENERATED, "orl_faces")
-PREFIXES = ("folder:", "torchvision:", "hf:", "wilds:", "chexpert:")
+PREFIXES = (
+    *("folder:", "torchvision:", "hf:", "wilds:", "chexpert:"),
+    *("coco:", "voc:", "cityscapes:", "masks:", "panoptic:"),
+)
+Pools = tuple[tuple[str, ...], dict[str, ImageSet]]  # classes, and images by the source's own names of its splits
 
 
 def load_task(card: TaskCard, data_root: Path | None = None, check: bool = True) -> Dataset:
-    """Open the data set of a task: `load_dataset`, with one label an image or several as its adapter wants it, and with
-    the card's `class_names` as classes.
+    """Open the data set of a task: `load_dataset` for its adapter, with the card's `class_names` as classes.
 
     Raises:
         UserError: As `load_dataset`; if there are more or fewer names than classes.
     """
-    dataset = load_dataset(card.data, data_root, multilabel=card.adapter == "multilabel", check=check)
+    dataset = load_dataset(card.data, data_root, card.adapter, check=check)
+    if card.adapter == "segmentation":
+        dataset = replace(dataset, facts={**dataset.facts, "score_at": card.score_at})
     names = _imagenet_names() if card.class_names == "imagenet" else tuple(card.class_names)
     if not names:
         return dataset
@@ -37,36 +42,32 @@ def load_task(card: TaskCard, data_root: Path | None = None, check: bool = True)
 
 
 def load_dataset(
-    spec: DataSpec, data_root: Path | None = None, multilabel: bool | None = None, check: bool = True
+    spec: DataSpec, data_root: Path | None = None, adapter: str | None = None, check: bool = True
 ) -> Dataset:
     """Open a data set and make sure that it has train, val and test.
 
     Args:
         spec: The task card's `[data]`.
         data_root: Folder of downloaded data sets; `places.data_root()` if None.
-        multilabel: Whether images must have several labels or one; None for whatever the source has.
+        adapter: What the images are for, as on a task card; None for whatever the source has.
         check: Whether no split may be empty or hold a class that train lacks, and numbers must be those of `expect` and
             `classes`; `bob data verify` asks later, and for all of it.
 
     Raises:
-        UserError: If the source is unknown, its data cannot be had, cannot be split, are of the other kind, or differ
+        UserError: If the source is unknown, its data cannot be had, cannot be split, do not suit the adapter, or differ
             in number from what `expect` and `classes` say.
     """
     root = (data_root or places.data_root()).expanduser()
-    dataset = _generated(spec) if spec.source in GENERATED else _divided(spec, root, multilabel)
-    if multilabel is not None and dataset.splits and dataset.multilabel != multilabel:
-        raise UserError(
-            f"{spec.source} has {'several labels' if dataset.multilabel else 'one class'} for each image.",
-            f'Use adapter = "{"multilabel" if dataset.multilabel else "classification"}" on a task card of yours '
-            "(a TOML file; --tasks names its folder).",
-        )
+    dataset = _drawn(spec) if spec.source in ("shapes", "shapes_multilabel") else _divided(spec, root, adapter)
+    if adapter is not None and dataset.splits:
+        _require_fit(dataset, spec, adapter)
     if check:
         require_learnable(dataset.splits, dataset.classes, spec)
         _require_expected(dataset, spec)
     return dataset
 
 
-def _generated(spec: DataSpec) -> Dataset:
+def _drawn(spec: DataSpec) -> Dataset:
     if spec.source == "shapes":
         from bob.data.shapes import load_shapes
 
@@ -76,9 +77,30 @@ def _generated(spec: DataSpec) -> Dataset:
     return load_shapes_multilabel()
 
 
-def _divided(spec: DataSpec, root: Path, multilabel: bool | None) -> Dataset:
+def _require_fit(dataset: Dataset, spec: DataSpec, adapter: str) -> None:
+    """Fail unless the data say what the adapter asks; which objects there are also says which labels an image has."""
+    images = dataset.splits["train"].images
+    own = images.target_kind or ("multilabel" if dataset.multilabel else "classification")
+    if adapter != own and not (adapter == "multilabel" and dataset.multilabel):
+        raise UserError(
+            f"{spec.source} has {_WHAT[own]} for each image.",
+            f'Use adapter = "{own}" on a task card of yours (a TOML file; --tasks names its folder).',
+        )
+
+
+_WHAT = {
+    "classification": "one class",
+    "multilabel": "several labels",
+    "detection": "objects with boxes",
+    "segmentation": "a class of each pixel",
+}
+
+
+def _divided(spec: DataSpec, root: Path, adapter: str | None) -> Dataset:
     try:
-        classes, pools = _open(spec, root, multilabel)
+        classes, pools = _open(spec, root, adapter)
+        if spec.test_source:
+            pools, spec = _tested_elsewhere(classes, pools, spec, root, adapter)
     except UserError as error:
         if spec.layout:
             raise UserError(error.problem, f"{error.remedy} {_expected_there(spec)}") from error
@@ -87,20 +109,20 @@ def _divided(spec: DataSpec, root: Path, multilabel: bool | None) -> Dataset:
     if len(classes) < 2 and not several:
         raise UserError(f"{spec.source} has only one class, '{classes[0]}'.", "Classification needs at least two.")
     splits, rule = partition(pools, spec, classes, root)
-    groups = splits["train"].images.group_names
-    return Dataset(spec.source, classes, splits, {"splits": rule, "split_seed": spec.split_seed}, groups)
+    facts: dict[str, str | int | float] = {"splits": rule, "split_seed": spec.split_seed}
+    return Dataset(spec.source, classes, splits, facts, splits["train"].images.group_names)
 
 
-def _open(spec: DataSpec, root: Path, multilabel: bool | None) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
+def _open(spec: DataSpec, root: Path, adapter: str | None) -> Pools:
+    if spec.source in BUILT_IN:
+        return _built_in(spec)
     prefix, _, name = spec.source.partition(":")
-    if spec.source == "orl_faces":
-        from bob.data.orl_faces import load_orl_faces
-
-        return load_orl_faces()
+    if prefix in ("coco", "voc", "cityscapes", "masks", "panoptic") and name:
+        return _dense(prefix, name, root, spec, adapter)
     if prefix == "folder" and name:
         from bob.data.folder import load_folder
 
-        return load_folder(root / Path(name).expanduser(), bool(multilabel))
+        return load_folder(root / Path(name).expanduser(), adapter == "multilabel")
     if prefix == "torchvision" and name:
         from bob.data.torchvision import load_torchvision
 
@@ -120,6 +142,66 @@ def _open(spec: DataSpec, root: Path, multilabel: bool | None) -> tuple[tuple[st
     known = [*BUILT_IN, *(f"{prefix}..." for prefix in PREFIXES)]
     hint = did_you_mean(spec.source, known) or f"Use one of {', '.join(known)}."
     raise UserError(f"Unknown data source '{spec.source}'.", hint)
+
+
+def _built_in(spec: DataSpec) -> Pools:
+    if spec.source == "shapes_detection":
+        from bob.data.scene_files import load_shapes_detection
+
+        return load_shapes_detection(spec)
+    if spec.source == "shapes_segmentation":
+        from bob.data.masks import load_shapes_segmentation
+
+        return load_shapes_segmentation(spec)
+    from bob.data.orl_faces import load_orl_faces
+
+    return load_orl_faces()
+
+
+def _dense(prefix: str, name: str, root: Path, spec: DataSpec, adapter: str | None) -> Pools:
+    """Sources that say what is where."""
+    if prefix == "coco":
+        from bob.data.coco import load_coco
+
+        return load_coco(name, root, spec)
+    if prefix == "voc" and adapter == "segmentation":
+        from bob.data.voc_masks import load_voc_masks
+
+        return load_voc_masks(name, root, spec)
+    if prefix == "voc":
+        from bob.data.voc import load_voc
+
+        return load_voc(name, root, spec)
+    if prefix == "cityscapes":
+        from bob.data.cityscapes import load_cityscapes
+
+        return load_cityscapes(name, root, spec)
+    if prefix == "masks":
+        from bob.data.masks import load_masks
+
+        return load_masks(name, root, spec)
+    from bob.data.panoptic import load_panoptic
+
+    return load_panoptic(name, root, spec)
+
+
+def _tested_elsewhere(
+    classes: tuple[str, ...], pools: dict[str, ImageSet], spec: DataSpec, root: Path, adapter: str | None
+) -> tuple[dict[str, ImageSet], DataSpec]:
+    """The pools with another source's images as `test`, and the specification that says so."""
+    other = spec.model_copy(update={"source": spec.test_source, "test_source": "", "splits": {}})
+    other_classes, other_pools = _open(other, root, adapter)
+    if other_classes != classes:
+        raise UserError(
+            f"{spec.test_source} has the classes {', '.join(other_classes)}, but {spec.source} has "
+            f"{', '.join(classes)}.",
+            "Name those that both have, in 'only' on the task card.",
+        )
+    # The best that is annotated: the test sets of benchmarks often are not.
+    name = next(name for name in ("test", "val", *other_pools) if name in other_pools)
+    learnt = {"train" if own == "all" else own: images for own, images in pools.items() if own != "test"}
+    splits = {**spec.splits, "test": "test"} if spec.splits else {}
+    return {**learnt, "test": other_pools[name]}, spec.model_copy(update={"splits": splits})
 
 
 def _origins(spec: DataSpec) -> tuple[str, ...]:

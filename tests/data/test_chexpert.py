@@ -76,7 +76,7 @@ def test_val_is_cut_by_patient(write, tmp_path) -> None:
     ]
     write(train, VALID)
     spec = DataSpec(source="chexpert:CheXpert-v1.0-small", classes=5, expect={"test": 1})
-    dataset = load_dataset(spec, tmp_path, multilabel=True)
+    dataset = load_dataset(spec, tmp_path, "multilabel")
     patients = {name: {path.split("/")[1] for path in split.names} for name, split in dataset.splits.items()}
     assert not patients["train"] & patients["val"]
     assert len(patients["train"]) + len(patients["val"]) == 40

@@ -59,5 +59,5 @@ def test_the_same_everywhere() -> None:
 
 
 def test_as_a_source(few) -> None:
-    dataset = load_dataset(DataSpec(source="shapes_multilabel", classes=10, expect={"test": 6}), multilabel=True)
+    dataset = load_dataset(DataSpec(source="shapes_multilabel", classes=10, expect={"test": 6}), adapter="multilabel")
     assert dataset.splits["test"].checksum() == few.splits["test"].checksum()
