@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,10 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
 ) -> None:
-    """Read every image of a task: counts, classes, broken files, duplicates. Exit code 0 without a FAIL, 1 with one."""
+    """Read every image of a task, and its boxes and masks: counts, classes, broken files, bad annotations, duplicates.
+
+    Exit code 0 without a FAIL, 1 with one.
+    """
     from bob.catalogue import load_task_cards, resolve_tasks
 
     known = load_task_cards(tasks or [])
@@ -42,10 +46,31 @@ def verify(
     from bob.verify.report import verify as verify_data
 
     # A folder without a card is whatever it is; a run would say which card it needs.
-    several = cards[0].adapter == "multilabel" if cards[0].name in known else None
-    dataset = load_dataset(cards[0].data, data_root, several, check=False)  # what a run refuses is a finding here
+    adapter = cards[0].adapter if cards[0].name in known else None
+    # What a run refuses is a finding here: all bad annotations are left out, to be listed.
+    spec = cards[0].data.model_copy(update={"drop_invalid": True})
+    dataset = load_dataset(spec, data_root, adapter, check=False)
+    if len(cards[0].class_names) == len(dataset.classes):
+        dataset = replace(dataset, classes=tuple(cards[0].class_names))
     report = verify_data(cards[0], dataset, Reporter(quiet), workers)
     if out is not None:
         report.save(out)
     print_lines([report.to_json()] if json else report.lines())
     raise typer.Exit(0 if report.passed else 1)
+
+
+@app.command("export")
+def export(
+    what: Annotated[str, typer.Argument(help="shapes: the scenes behind shapes_detection and shapes_segmentation.")],
+    format_: Annotated[str, typer.Option("--format", "-f", help="coco, voc or masks.")] = "coco",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make; it must not hold anything.")] = Path(
+        "shapes"
+    ),
+) -> None:
+    """Write built-in images and what is where in them as files, to look at or to try another tool on."""
+    from bob.data.scene_files import export_scenes
+
+    if what != "shapes":
+        raise UserError(f"Cannot export '{what}'.", "Say `bob data export shapes`.")
+    source = export_scenes(format_, out)
+    print_lines([f"Written: {out.absolute()}. To use it: --task '{source}'"])

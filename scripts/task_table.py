@@ -19,16 +19,38 @@ with the numbers here.
 
 - A split in `code` is the source's own, under its own name. Everything else is cut by bob class by class, the same on
   every machine: a class's draw depends on the card's `split_seed`, the name of the class and its images alone.
-  CheXpert is cut by patients.
+  CheXpert is cut by patients; data of boxes or masks image by image, none of a class's last images being cut off.
 - Hyperparameters are chosen on val, which is never part of a published test split.
 - A number is given where a source confirms it; opening data with another number of images or classes fails.
 - Zero-shot uses the names and prompts that CLIP published, where the card has them, and else the data set's own names.
 - VTAB-1k: 800 images to learn from and 200 to choose on, the first of each in the order of TensorFlow Datasets, without
   regard to classes. VTAB's authors publish no lists of files; ours are those that a script of NOAH's authors writes
   with VTAB's code, in a layout that later work shares. It saves every image as JPEG.
+- Detection and segmentation: the official val is the test, since test labels are withheld, and a val to choose on is
+  cut from train. `[recipe]` on the card says at which sizes and for how long is trained; `bob show TASK` prints it.
+
+A data set of your own needs a card only where its folder does not say everything: `--task coco:IMAGES:BOXES.json` and
+`--task masks:IMAGES:MASKS` run as they are. Detection with splits is this, in a folder that `--tasks` names:
+
+    name = "bees"
+    adapter = "detection"
+    [data]
+    source = "coco:bees/{split}:bees/{split}.json"
+    splits = { train = "train", test = "test" }
+    val_fraction = 0.1
+
+and segmentation this; without `values` the numbers in the masks are the classes, and 255 counts for nothing:
+
+    name = "fields"
+    adapter = "segmentation"
+    class_names = ["wheat", "maize", "other"]
+    [data]
+    source = "masks:fields/images/{split}:fields/masks/{split}"
+    values = [1, 2, 9]
+    ignore = [0]
 
 """
-HEADER = ["task", "what it shows", "source", "train", "val", "test", "classes", "ranked by", "licence"]
+HEADER = ["task", "adapter", "what it shows", "source", "train", "val", "test", "classes", "ranked by", "licence"]
 BY_HAND = """
 ## Data to fetch by hand
 
@@ -38,6 +60,8 @@ BY_HAND = """
 def origin(name: str, data: DataSpec) -> str:
     """Say where the images of a split come from."""
     own = {str(ours): f"`{theirs}`" for ours, theirs in data.splits.items()}
+    if name == "test" and data.test_source:
+        return f"`{data.test_source}`"
     if name in own:
         return f"a list of {own[name]}" if name == "train" and data.subset else own[name]
     if ":" not in data.source:
@@ -60,7 +84,7 @@ def split(name: str, data: DataSpec) -> str:
 
 def page(cards: dict[str, TaskCard]) -> str:
     """Return the page."""
-    ordered = sorted(cards.values(), key=lambda card: (card.name.startswith("vtab_"), card.name))
+    ordered = sorted(cards.values(), key=lambda card: (card.is_dense, card.name.startswith("vtab_"), card.name))
     rows = [HEADER, ["---"] * len(HEADER), *(_row(card) for card in ordered)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return f"{INTRODUCTION}{len(cards)} tasks.\n\n{table}{BY_HAND}{_layouts(ordered)}"
@@ -88,7 +112,7 @@ def _row(card: TaskCard) -> list[str]:
     data = card.data
     splits = [split(name, data) for name in ("train", "val", "test")]
     classes = "" if data.classes is None else f"{data.classes:,}"
-    return [card.name, card.description, data.source, *splits, classes, card.primary, card.licence]
+    return [card.name, card.adapter, card.description, data.source, *splits, classes, card.primary, card.licence]
 
 
 def _marked_up(layout: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shlex
 import subprocess
@@ -14,11 +15,16 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
-from torchvision.datasets import Flowers102
+from torchvision.datasets import Cityscapes, Flowers102
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
+from bob.adapters.registry import ADAPTERS
 from bob.catalogue import load_task_cards
 from bob.data.base import Dataset
+from bob.data.objects import IGNORE
 from bob.data.sources import BUILT_IN, PREFIXES, load_dataset
+from bob.data.voc_masks import CLASSES as VOC_CLASSES
 from bob.features.extract import Extraction
 from bob.results.metrics import METRICS
 from bob.task_cards import DataSpec
@@ -124,6 +130,56 @@ def test_names_are_in_the_order_of_the_labels():
     }
 
 
+DENSE = """
+    coco lvis voc2007_detection voc2012_detection cityscapes_detection sim10k_cityscapes shapes_detection
+    ade20k cityscapes_segmentation voc2012_segmentation coco_stuff coco_panoptic shapes_segmentation
+"""
+TRAINED_AND_TESTED = {  # images that the publisher counts
+    **dict.fromkeys(("coco", "coco_stuff", "coco_panoptic"), (118_287, 5000)),
+    **dict.fromkeys(("cityscapes_detection", "cityscapes_segmentation"), (2975, 500)),
+    **{"lvis": (100_170, 19_809), "voc2007_detection": (5011, 4952), "voc2012_detection": (5717, 5823)},
+    **{"sim10k_cityscapes": (10_000, 500), "ade20k": (20_210, 2000), "voc2012_segmentation": (1464, 1449)},
+}
+
+
+def test_every_data_set_of_boxes_and_masks_has_a_card():
+    assert {name for name, card in CARDS.items() if card.is_dense} == set(DENSE.split())
+
+
+@pytest.mark.parametrize("name", TRAINED_AND_TESTED)
+def test_val_is_cut_from_what_is_published_to_learn_from(name):
+    data, (trained, tested) = CARDS[name].data, TRAINED_AND_TESTED[name]
+    assert (data.expect["train"] + data.expect["val"], data.expect["test"]) == (trained, tested)
+    assert "val" not in data.splits
+    assert data.expect["val"] == math.ceil(data.val_fraction * trained)  # as `subject_cut` rounds
+
+
+def test_values_of_masks():
+    """Against torchvision's table of Cityscapes, and by what the authors of COCO-Stuff say of theirs."""
+    city = sorted((c for c in Cityscapes.classes if 0 <= c.train_id < 255), key=lambda c: c.train_id)
+    card = CARDS["cityscapes_segmentation"]
+    assert card.data.values == tuple(c.id for c in city)
+    assert card.class_names == tuple(c.name for c in city)
+    ignored = {c.id for c in Cityscapes.classes if c.train_id == 255}
+    assert set(card.data.ignore) - {255} == ignored
+    stuff = CARDS["coco_stuff"]
+    things = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]  # by COCO's ids, N/A where there is none
+    assert [n for n in things if n not in ("__background__", "N/A")] == list(stuff.class_names[:80])
+    assert [i - 1 for i, n in enumerate(things) if n not in ("__background__", "N/A")] == list(stuff.data.values[:80])
+    assert stuff.data.values[80:] == tuple(range(91, 182))
+    assert CARDS["ade20k"].data.values == tuple(range(1, 151))
+    assert DeepLabV3_ResNet50_Weights.DEFAULT.meta["categories"][1:] == list(VOC_CLASSES[1:])
+
+
+def test_recipes_of_dense_cards_are_settings():
+    for card in CARDS.values():
+        known = {name for protocol in ADAPTERS[card.adapter].protocols.values() for name in protocol.settings}
+        assert set(card.recipe) <= known
+        for protocol in ADAPTERS[card.adapter].protocols.values() if card.recipe else ():
+            own = {key: str(value) for key, value in card.recipe.items() if key in protocol.settings}
+            protocol.configured(own, None, None)  # every value fits
+
+
 def test_the_page_is_up_to_date():
     command = [sys.executable, ROOT / "scripts" / "task_table.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -148,7 +204,8 @@ def write(path: Path, *lines: str) -> None:
 def opened(name: str, root: Path, **changes) -> Dataset:
     """Open a card's data without its numbers, which are those of the whole data set."""
     spec = CARDS[name].data.model_copy(update={"expect": {}, "classes": None} | changes)
-    return load_dataset(DataSpec.model_validate(spec.model_dump()), root)
+    adapter = CARDS[name].adapter if CARDS[name].is_dense else None
+    return load_dataset(DataSpec.model_validate(spec.model_dump(exclude_unset=True)), root, adapter)
 
 
 def stems(dataset: Dataset, split: str) -> list[str]:
@@ -406,3 +463,73 @@ def test_vtab_cards_differ_in_nothing_but_the_folder():
     data = [CARDS[name].data for name in VTAB]
     assert len({spec.source for spec in data}) == 19
     assert len({spec.layout.replace(spec.source.removeprefix("folder:"), "") for spec in data}) == 1
+
+
+# Boxes and masks
+
+
+def put_mask(path: Path, values, palette: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.fromarray(np.asarray(values, dtype=np.uint8))
+    if palette:
+        mask = mask.convert("P")
+    mask.save(path)
+
+
+def test_ade20k(tmp_path):
+    base = tmp_path / "ADEChallengeData2016"
+    for split, name in (("training", "ADE_train"), ("validation", "ADE_val")):
+        for image in range(1, 5):
+            put(base / f"images/{split}/{name}_{image:08d}.jpg", image)
+            put_mask(base / f"annotations/{split}/{name}_{image:08d}.png", [[0, 1, 2, 150]] * 4)
+    dataset = opened("ade20k", tmp_path)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 3, "val": 1, "test": 4}
+    assert dataset.splits["test"].names[0] == "validation/ADE_val_00000001.jpg"
+    np.testing.assert_array_equal(dataset.splits["test"].target(0)[0], [IGNORE, 0, 1, 149])
+    assert CARDS["ade20k"].class_names[149] == "flag"
+
+
+def test_cityscapes_reads_label_ids(tmp_path):
+    for split, city in (("train", "aachen"), ("val", "lindau"), ("test", "berlin")):
+        for image in range(3):
+            stem = f"{city}/{city}_{image:06d}_000019"
+            put(tmp_path / f"cityscapes/leftImg8bit/{split}/{stem}_leftImg8bit.png", image)
+            for kind in ("labelIds", "instanceIds", "color"):
+                put_mask(tmp_path / f"cityscapes/gtFine/{split}/{stem}_gtFine_{kind}.png", [[0, 7, 33, 30]] * 4)
+    dataset = opened("cityscapes_segmentation", tmp_path)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 2, "val": 1, "test": 3}
+    np.testing.assert_array_equal(dataset.splits["test"].target(0)[0], [IGNORE, 0, 18, IGNORE])
+
+
+def test_voc2012_segmentation(tmp_path):
+    base = tmp_path / "VOCdevkit/VOC2012"
+    for split in ("train", "val"):
+        for image in range(3):
+            put(base / f"JPEGImages/{split}{image}.jpg", image)
+            put_mask(base / f"SegmentationClass/{split}{image}.png", [[0, 1, 20, 255]] * 4, palette=True)
+        write(base / f"ImageSets/Segmentation/{split}.txt", *(f"{split}{image}" for image in range(3)))
+    dataset = opened("voc2012_segmentation", tmp_path)
+    assert (len(dataset.classes), dataset.classes[20]) == (21, "tvmonitor")
+    assert stems(dataset, "test") == ["val0", "val1", "val2"]
+    np.testing.assert_array_equal(dataset.splits["test"].target(0)[0], [0, 1, 20, IGNORE])
+
+
+def test_coco_as_masks(tmp_path):
+    """COCO-Stuff's pixel maps and the panoptic PNGs of the same images."""
+    for split in ("train2017", "val2017"):
+        content: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
+        for image in range(3):
+            put(tmp_path / f"coco/{split}/{image:012d}.jpg", image)
+            put_mask(tmp_path / f"coco/stuffthingmaps/{split}/{image:012d}.png", [[0, 10, 12, 181]] * 3 + [[255] * 4])
+            put_mask(tmp_path / f"coco/annotations/panoptic_{split}/{image:012d}.png", [[[1, 1, 0]] * 4] * 4)
+            content["images"].append({"id": image, "file_name": f"{image:012d}.jpg"})
+            segments = [{"id": 257, "category_id": 1, "iscrowd": 0}]
+            annotation = {"image_id": image, "file_name": f"{image:012d}.png", "segments_info": segments}
+            content["annotations"].append(annotation)
+        write(tmp_path / f"coco/annotations/panoptic_{split}.json", json.dumps(content))
+    stuff = opened("coco_stuff", tmp_path).splits
+    np.testing.assert_array_equal(stuff["test"].target(0)[[0, 3]], [[0, 10, 11, 170], [IGNORE] * 4])
+    assert {name: len(split) for name, split in stuff.items()} == {"train": 2, "val": 1, "test": 3}
+    panoptic = opened("coco_panoptic", tmp_path)
+    assert panoptic.classes == ("person",)
+    assert not panoptic.splits["test"].target(2).any()

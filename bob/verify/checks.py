@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bob.check.base import Finding
+from bob.data.annotations import Problem
 from bob.data.base import counts
 from bob.task_cards import DataSpec
+from bob.verify.dense import check_dense
 from bob.verify.duplicates import nearly_same, same_pixels
 from bob.verify.look import Seen
 
@@ -21,14 +23,16 @@ _QUANTILES = {"smallest": 0.0, "median": 0.5, "largest": 1.0}
 _BLANK = 2  # values apart, at most, in an image that shows nothing
 
 
-def check_all(seen: Seen, spec: DataSpec) -> list[Finding]:
-    """Ask every question, in order."""
+def check_all(seen: Seen, spec: DataSpec, problems: Sequence[Problem] = ()) -> list[Finding]:
+    """Ask every question, in order; `problems` are annotations that could not be used."""
     exact = same_pixels(seen)
+    dense = check_dense(seen, problems, spec) if seen.tallies else []
     return [
         check_counts(seen, spec),
         check_classes(seen, spec),
         check_balance(seen),
         check_readable(seen),
+        *dense,
         check_leaks(seen, exact),
         check_near(seen, exact),
         check_labels(seen, exact),
@@ -86,7 +90,7 @@ def check_balance(seen: Seen) -> Finding:
         values[split] = {end: {"class": seen.classes[c], "images": int(images[c])} for end, c in ends.items()}
         worst = max(worst, images[ends["largest"]] / images[ends["smallest"]])
     detail = "; ".join(f"{split} {_ends(ends)}" for split, ends in values.items())
-    if worst < _IMBALANCE:
+    if worst < _IMBALANCE or seen.tallies:  # average precision and mean IoU weigh classes alike
         return Finding("balance", "pass", detail, values=values)
     return Finding("balance", "warn", detail, "Read a metric that weighs classes alike, as mean_per_class.", values)
 
@@ -131,7 +135,8 @@ def check_labels(seen: Seen, exact: list[np.ndarray]) -> Finding:
     values = {"repeats": repeats, "images": rows}
     if torn:
         detail = f"{len(torn):,} images have different labels in one split"
-        return Finding("labels", "warn", detail, "Correct the labels, or make the task multi-label.", values)
+        remedy = "Correct the annotations." if seen.tallies else "Correct the labels, or make the task multi-label."
+        return Finding("labels", "warn", detail, remedy, values)
     return Finding(
         "labels", "pass", f"no image has two labels; {repeats:,} repeat another of their split", values=values
     )

@@ -15,6 +15,7 @@ from bob.data.base import Dataset, ImageSet, Split
 from bob.data.files import FileImages, decode
 from bob.data.loader import granted_cores
 from bob.errors import UserError, first_line
+from bob.verify.tally import Tally
 
 THUMBNAIL = 16
 """Height and width of a thumbnail, in pixels."""
@@ -34,6 +35,8 @@ class Look:
         sizes: (n, 2) int64, height and width in pixels.
         spread: (n,) int64, brightest minus darkest value, over all channels; 0 for one flat colour of grey.
         thumbnails: (n, 16, 16) uint8, the image in grey, resized with antialiasing.
+        torn: Position -> what is wrong with the annotation there, or with its fit to the image.
+        tally: What all annotations hold; of no classes where labels are all there is.
     """
 
     errors: dict[int, str]
@@ -42,10 +45,12 @@ class Look:
     sizes: np.ndarray
     spread: np.ndarray
     thumbnails: np.ndarray
+    torn: dict[int, str]
+    tally: Tally
 
     @classmethod
-    def empty(cls, count: int) -> Look:
-        """Room for `count` images."""
+    def empty(cls, count: int, classes: int = 0) -> Look:
+        """Room for `count` images, with annotations of so many classes."""
         return cls(
             errors={},
             files=np.zeros((count, 32), np.uint8),
@@ -53,6 +58,8 @@ class Look:
             sizes=np.zeros((count, 2), np.int64),
             spread=np.zeros(count, np.int64),
             thumbnails=np.zeros((count, THUMBNAIL, THUMBNAIL), np.uint8),
+            torn={},
+            tally=Tally.of(classes),
         )
 
     def put(self, start: int, part: Look) -> None:
@@ -61,6 +68,7 @@ class Look:
         for name in ("files", "pixels", "sizes", "spread", "thumbnails"):
             getattr(self, name)[rows] = getattr(part, name)
         self.errors.update({start + position: reason for position, reason in part.errors.items()})
+        self.torn.update({start + position: reason for position, reason in part.torn.items()})
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Seen:
         labels: (n,) int64 classes, or (n, L) int64 with 1 for present, 0 for absent and -1 for unknown.
         names: n names.
         look: What was seen of them.
+        kind: What annotations say beyond labels, as `ImageSet.target_kind`.
+        tallies: What the annotations of each split hold, where they say what is where.
     """
 
     classes: tuple[str, ...]
@@ -82,6 +92,8 @@ class Seen:
     labels: np.ndarray
     names: list[str]
     look: Look
+    kind: str | None = None
+    tallies: dict[str, Tally] = field(default_factory=dict)
     readable: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,9 +123,13 @@ def look_at(dataset: Dataset, advance: Callable[[int], None], workers: int | Non
     """
     splits = list(dataset.splits.values())
     look, start = Look.empty(sum(map(len, splits))), 0
-    for split in splits:
+    kind = splits[0].images.target_kind if splits else None
+    tallies = {name: Tally.of(len(dataset.classes)) for name in dataset.splits if kind is not None}
+    for name, split in dataset.splits.items():
         for chunk, part in _parts(split, granted_cores() if workers is None else workers):
             look.put(start + chunk, part)
+            if name in tallies:
+                tallies[name].add(part.tally)
             advance(len(part.spread))
         start += len(split)
     return Seen(
@@ -123,6 +139,8 @@ def look_at(dataset: Dataset, advance: Callable[[int], None], workers: int | Non
         labels=np.concatenate([split.labels for split in splits]),
         names=[name for split in splits for name in split.names],
         look=look,
+        kind=kind,
+        tallies=tallies,
     )
 
 
@@ -154,7 +172,7 @@ class _Chunks(TorchDataset):
     def __getitem__(self, number: int) -> tuple[int, Look]:
         start = number * _CHUNK
         indices = self._indices[start : start + _CHUNK]
-        part = Look.empty(len(indices))
+        part = Look.empty(len(indices), self._images.labels.shape[1] if self._images.target_kind else 0)
         for position, index in enumerate(indices):
             _look(self._images, int(index), part, position)
         return start, part
@@ -172,6 +190,22 @@ def _look(images: ImageSet, index: int, part: Look, position: int) -> None:
         part.sizes[position] = pixels.shape[-2:]
         part.spread[position] = int(pixels.max()) - int(pixels.min())
         part.thumbnails[position] = _thumbnail(pixels)
+        if images.target_kind is not None and (reason := _annotation(images, index, pixels, part)):
+            part.torn[position] = reason
+
+
+def _annotation(images: ImageSet, index: int, pixels: torch.Tensor, part: Look) -> str:
+    """What is wrong with an image's annotation; what it holds is added up."""
+    size = (pixels.shape[-2], pixels.shape[-1])
+    if size != images.size(index):
+        annotated = " x ".join(map(str, images.size(index)))
+        return f"the annotation is of {annotated} pixels, the image has {size[0]} x {size[1]}"
+    try:
+        return part.tally.count(images, index)
+    except UserError as error:
+        return error.problem.rstrip(".")
+    except Exception as error:  # as for images: the next one is to be seen too
+        return _reason(error)
 
 
 def _read(images: ImageSet, index: int, part: Look, position: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bob import places
 from bob.check.base import Finding
+from bob.data.annotations import Problem
 from bob.data.base import Dataset
 from bob.errors import UserError
 from bob.progress import Reporter
@@ -17,7 +18,8 @@ from bob.task_cards import TaskCard
 from bob.verify.checks import check_all
 from bob.verify.look import look_at
 
-_MOST_LISTED = 20  # images named below a finding; those that cannot be read are named all
+_MOST_LISTED = 20  # images named below a finding; ...
+_LISTED_WHOLE = ("readable", "annotations")  # ... but for these
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def verify(card: TaskCard, dataset: Dataset, reporter: Reporter, workers: int | 
 
     Args:
         card: The task's; its `[data]` says what is expected.
-        dataset: Opened without checks of its own.
+        dataset: Opened without checks of its own, and with annotations that cannot be used left out.
         reporter: Told what happens.
         workers: Worker processes; None for one a granted core, 0 to read in this process.
 
@@ -86,14 +88,19 @@ def verify(card: TaskCard, dataset: Dataset, reporter: Reporter, workers: int | 
         seen = look_at(dataset, advance, workers)
     reporter.say(f"{card.name}: {len(seen.names):,} images read; comparing them")
     facts = {"task": card.name, "source": dataset.source, "images": len(seen.names), **dataset.facts}
-    return Report(facts, tuple(check_all(seen, card.data)))
+    return Report(facts, tuple(check_all(seen, card.data, _problems(dataset))))
+
+
+def _problems(dataset: Dataset) -> list[Problem]:
+    """All annotations that the readers left out."""
+    return [problem for images in dataset.image_sets() for problem in getattr(images, "problems", ())]
 
 
 def _lines(finding: Finding) -> Iterator[str]:
     remedy = f" -> {finding.remedy}" if finding.remedy else ""
     yield f"{finding.status.upper()} {finding.name}: {finding.detail}{remedy}"
     images = finding.values.get("images", [])
-    most = len(images) if finding.name == "readable" else _MOST_LISTED
+    most = len(images) if finding.name in _LISTED_WHOLE else _MOST_LISTED
     yield from (f"  {image}" for image in images[:most])
     if len(images) > most:
         yield f"  and {len(images) - most:,} more; --json has them all"
