@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +18,19 @@ from torchvision.transforms.v2.functional import to_pil_image
 from bob.backbones.preprocess import Preprocess
 from bob.data.base import Split
 from bob.data.loader import make_batches
+from bob.engines.order import (
+    ERASE,
+    MIX,
+    epoch_positions,
+    generators_restored,
+    random_for_image,
+    seed_generators,
+    shard_positions,
+)
 from bob.engines.recipe import Augmentation
 from bob.errors import UserError, first_line
 
 UNKNOWN = -1  # of a multi-label target that nobody has given
-# What a random choice is for, so that no two draw from one stream.
-_ORDER, _IMAGE, _MIX, _ERASE = range(4)
-
-
-def epoch_length(images: int, batch_size: int) -> int:
-    """Number of batches in an epoch: whole ones, but never none."""
-    return max(1, images // batch_size)
 
 
 def epoch_batches(
@@ -73,35 +73,11 @@ def epoch_batches(
         UserError: If `batch_size` is no multiple of `world`, there are fewer images than processes, an image cannot
             be read, or timm cannot do the augmentation.
     """
-    if batch_size % world:
-        raise UserError(
-            f"A batch of {batch_size} images has no equal parts for {world} processes.",
-            f"Use a batch size that is a multiple of {world}.",
-        )
-    if len(split) < world:
-        raise UserError(f"{len(split)} training images are too few for {world} processes.", "Use fewer processes.")
-    order = np.random.default_rng([_ORDER, seed, epoch]).permutation(len(split))
-    size = min(batch_size, len(split) // world * world)
-    part = shard_positions(size, rank, world)
-    firsts = range(start * batch_size, epoch_length(len(split), batch_size) * batch_size, batch_size)
-    batches = [order[first + part].tolist() for first in firsts]
+    batches = epoch_positions(len(split), batch_size, seed=seed, epoch=epoch, start=start, rank=rank, world=world)
     make = _Augmented(split, _transform(preprocess, augmentation), seed, epoch)
     labels = torch.as_tensor(split.labels)
     for batch in make_batches(batches, make, workers, pin_memory):
         yield batch.images, labels[batch.indices]
-
-
-def shard_positions(batch_size: int, rank: int, world: int) -> np.ndarray:
-    """Which images of a batch one process gets.
-
-    Mixup mixes the first image with the last, the second with the second last, and so on; parts of an even number of
-    images are made of such pairs, so that all parts together are mixed as the whole batch would be.
-    """
-    own = batch_size // world
-    if own % 2:
-        return np.arange(rank * own, (rank + 1) * own)
-    front = np.arange(rank * own // 2, (rank + 1) * own // 2)
-    return np.concatenate([front, batch_size - 1 - front[::-1]])
 
 
 def finish_batch(
@@ -163,8 +139,7 @@ class _Augmented:
 
     def __call__(self, position: int) -> torch.Tensor:
         image = self.split.images.read(int(self.split.indices[position]))
-        with _generators_restored():
-            _seed(_IMAGE, self.seed, self.epoch, position)
+        with random_for_image(self.seed, self.epoch, position):
             return self.transform(image)
 
 
@@ -233,9 +208,9 @@ def _erase(images: torch.Tensor, probability: float, key: tuple[int, int], place
     """Erase rectangles in place; the noise is drawn on the CPU, the same for every device."""
     if probability > 0:
         erasing = RandomErasing(probability, mode="pixel", device="cpu")
-        with _generators_restored():
+        with generators_restored():
             for image, place in zip(images, places.tolist(), strict=True):
-                _seed(_ERASE, *key, place)
+                seed_generators(ERASE, *key, place)
                 erasing(image)
 
 
@@ -253,8 +228,8 @@ def _mix(images: torch.Tensor, augmentation: Augmentation, key: tuple[int, int])
         )
         # timm tells the share through targets alone: those of images of class 0 whose partners are of class 1.
         halves = torch.arange(even, device=images.device) // (even // 2)
-        with _generators_restored():
-            _seed(_MIX, *key)
+        with generators_restored():
+            seed_generators(MIX, *key)
             images[:even], told = mixup(images[:even], halves)
         lam[:even] = told[0, 0]
     return lam
@@ -264,22 +239,3 @@ def _partners(values: torch.Tensor) -> torch.Tensor:
     """Row i of a batch with that of the image that it is mixed with; an odd last row stays."""
     even = len(values) // 2 * 2
     return torch.cat([values[:even].flip(0), values[even:]])
-
-
-@contextmanager
-def _generators_restored() -> Iterator[None]:
-    """The CPU's global generators, which timm and torchvision draw from, are after the block as they were before."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-
-
-def _seed(*key: int) -> None:
-    numbers = np.random.SeedSequence(key).generate_state(3, np.uint32).tolist()
-    random.seed(numbers[0])
-    np.random.seed(numbers[1])
-    torch.default_generator.manual_seed(numbers[2])  # `torch.manual_seed` would seed the GPUs too

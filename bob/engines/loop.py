@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.nn import functional as F
 
+from bob.backbones.base import Backbone
 from bob.backbones.parameter_groups import parameter_groups
-from bob.engines.augment import UNKNOWN, finish_batch
 from bob.engines.devices import is_out_of_memory, sum_over_processes
 from bob.engines.network import Network
+from bob.engines.objective import Objective
 from bob.engines.recipe import Recipe
+from bob.engines.schedule import make_schedule
 from bob.engines.training_data import Plan
 from bob.errors import UserError, first_line
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bob.engines.prior import Prior
 
-Loaded = Sequence[tuple[torch.Tensor, torch.Tensor]]  # the parts of one update: uint8 images and labels
+Loaded = Sequence[Any]  # the parts of one update, as the objective wants them
 
 
 class Diverged(UserError):
@@ -50,10 +50,10 @@ class Trainer:
 
     Args:
         network: On the accelerator's device.
-        n_classes: C.
+        objective: What is learnt.
         recipe: What to do.
         plan: How updates are cut.
-        seed: Of augmentation, dropout and drop path.
+        seed: Of dropout, drop path and whatever the objective draws.
         accelerator: Of this process.
         prior: Its penalty is added to the loss; None for none.
 
@@ -64,7 +64,7 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        n_classes: int,
+        objective: Objective,
         recipe: Recipe,
         plan: Plan,
         seed: int,
@@ -73,13 +73,13 @@ class Trainer:
     ) -> None:
         self.network = network
         self.largest = plan.part  # images in one forward pass; halved when memory runs out
-        self._n_classes, self._recipe, self._plan, self._seed = n_classes, recipe, plan, seed
+        self._objective, self._recipe, self._plan, self._seed = objective, recipe, plan, seed
         self._accelerator, self._prior = accelerator, prior
         # The parameters stay the optimizer's; DistributedDataParallel would neither bear that one process runs out of
         # memory and tries again, nor a parameter that the feature does not depend on.
         lr = recipe.peak_lr(plan.batch)
-        optimizer = _optimizer(network, recipe, lr)
-        self._scheduler = _scheduler(optimizer, recipe, plan, lr)
+        optimizer = make_optimizer(network.backbone, network.head, recipe, lr)
+        self._schedule = make_schedule(optimizer, recipe, plan, lr)
         self._optimizer: Any = accelerator.prepare(optimizer)
         learnt = network.learnt()
         self._ema = ModelEmaV3(learnt, decay=recipe.ema_decay) if recipe.ema_decay is not None else None
@@ -96,7 +96,7 @@ class Trainer:
             Diverged: If the loss is NaN or infinite; the weights are those before.
             UserError: If one image alone does not fit in memory.
         """
-        self._scheduler.step_update(number)
+        self._schedule.step_update(number)
         self.network.train()
         outcome = self._accumulate(number, parts, stop)
         if not math.isfinite(outcome.loss):
@@ -172,11 +172,7 @@ class Trainer:
         torch.manual_seed(_mixed(self._seed, number, self._accelerator.process_index))
         total = torch.zeros((), device=self._device)
         try:
-            for images, targets in self._finished(number, parts):
-                share = len(images) / self._plan.batch
-                with self._accelerator.autocast():
-                    logits = self.network(images)
-                loss = _loss(self._recipe.loss, logits, targets) * share
+            for loss in self._losses(number, parts):
                 self._accelerator.backward(loss)
                 total += loss.detach()
             if self._prior is not None:
@@ -208,23 +204,13 @@ class Trainer:
         self._accelerator.backward(penalty)
         return penalty.detach()
 
-    def _finished(self, number: int, parts: Loaded) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Normalised images and targets, as many at once as fit."""
-        rank, world = self._accelerator.process_index, self._plan.world
-        for place, (images, labels) in enumerate(parts):
-            finished, targets = finish_batch(
-                images,
-                labels,
-                self._n_classes,
-                self.network.backbone.preprocess,
-                self._recipe.augmentation,
-                seed=self._seed,
-                step=number * self._plan.parts + place,
-                device=self._device,
-                rank=rank,
-                world=world,
+    def _losses(self, number: int, parts: Loaded) -> Iterator[torch.Tensor]:
+        """What to add up, computed one at a time, of as many images at once as fit."""
+        for place, part in enumerate(parts):
+            step = number * self._plan.parts + place
+            yield from self._objective.losses(
+                self.network, part, step=step, largest=self.largest, accelerator=self._accelerator
             )
-            yield from zip(finished.split(self.largest), targets.split(self.largest), strict=True)
 
     def _halve(self) -> None:
         self.largest = max(1, self.largest // 2)
@@ -254,14 +240,14 @@ def _mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _optimizer(network: Network, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    groups = parameter_groups(
-        network.backbone,
-        network.head,
-        lr=lr,
-        weight_decay=recipe.weight_decay,
-        layer_decay=None if network.frozen else recipe.layer_decay,
-    )
+def make_optimizer(backbone: Backbone, head: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
+    """The recipe's optimizer over what is learnt of a backbone and over all of a head.
+
+    Raises:
+        UserError: If timm has no such optimizer, or cannot tell the layers apart.
+    """
+    layer_decay = None if recipe.trainable == "head" else recipe.layer_decay
+    groups = parameter_groups(backbone, head, lr=lr, weight_decay=recipe.weight_decay, layer_decay=layer_decay)
     try:
         return create_optimizer_v2(
             groups, opt=recipe.optimizer, lr=lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
@@ -271,27 +257,3 @@ def _optimizer(network: Network, recipe: Recipe, lr: float) -> torch.optim.Optim
             f"timm cannot make the optimizer '{recipe.optimizer}' of recipe '{recipe.name}' ({first_line(error)})."
         )
         raise UserError(problem, "Use one of timm.optim.list_optimizers(), e.g. adamw, sgd or lars.") from error
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan, lr: float) -> Any:
-    """Cosine over all updates, the first epochs replaced by a linear rise; each group's rate times its `lr_scale`."""
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched="cosine",
-        num_epochs=recipe.epochs,
-        min_lr=min(recipe.min_lr, lr),
-        warmup_lr=min(recipe.warmup_lr, lr),  # a warm-up never falls
-        warmup_epochs=recipe.warmup_epochs,
-        step_on_epochs=False,
-        updates_per_epoch=plan.updates,
-    )
-    return scheduler
-
-
-def _loss(kind: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over images; of multi-label targets, over those that are known."""
-    if kind == "cross_entropy":
-        return F.cross_entropy(logits, targets)
-    known = (targets != UNKNOWN).float()
-    each = F.binary_cross_entropy_with_logits(logits, targets, weight=known, reduction="sum")
-    return each / known.sum().clamp(min=1)

@@ -15,10 +15,15 @@ ENGINE_VERSION = 1
 
 
 # Whether a value fits, and what is expected in words.
-_Rule = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[Any], bool], str]
 
 
-def _check(of: str, name: str, value: object, rule: _Rule) -> None:
+def check(of: str, name: str, value: object, rule: Rule) -> None:
+    """Make sure that a field of a recipe has a value that makes sense.
+
+    Raises:
+        UserError: If not, saying what is expected of the field `name` of `of`.
+    """
     fits, expected = rule
     try:
         accepted = fits(value)
@@ -28,47 +33,55 @@ def _check(of: str, name: str, value: object, rule: _Rule) -> None:
         raise UserError(f"Expected {name} of {of} to be {expected}, but got {value!r}.", f"Correct {name}.")
 
 
-def _one_of(*words: str) -> _Rule:
+def one_of(*words: str) -> Rule:
+    """One of these words."""
     return lambda value: value in words, " or ".join(f"'{word}'" for word in words)
 
 
-def _or_none(rule: _Rule) -> _Rule:
+def or_none(rule: Rule) -> Rule:
+    """What the rule wants, or None."""
     return lambda value: value is None or rule[0](value), f"{rule[1]}, or None"
 
 
-_POSITIVE: _Rule = (lambda value: 0 < value < math.inf, "positive")
-_NOT_NEGATIVE: _Rule = (lambda value: 0 <= value < math.inf, "0 or more")
-_SHARE: _Rule = (lambda value: 0 <= value < 1, "from 0 to below 1")
-_PROBABILITY: _Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
-_WHOLE: _Rule = (lambda value: isinstance(value, int) and value > 0, "a positive whole number")
-_AUGMENTATION_RULES: dict[str, _Rule] = {
+POSITIVE: Rule = (lambda value: 0 < value < math.inf, "positive")
+NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, "0 or more")
+SHARE: Rule = (lambda value: 0 <= value < 1, "from 0 to below 1")
+PROBABILITY: Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
+WHOLE: Rule = (lambda value: isinstance(value, int) and value > 0, "a positive whole number")
+_AUGMENTATION_RULES: dict[str, Rule] = {
     "scale": (lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] <= 1, "two rising numbers above 0 and up to 1"),
     "ratio": (lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] < math.inf, "two rising positive numbers"),
-    "hflip": _PROBABILITY,
-    "color_jitter": _PROBABILITY,
-    "erase": _PROBABILITY,
-    "mixup": _NOT_NEGATIVE,
-    "cutmix": _NOT_NEGATIVE,
-    "mixup_switch": _PROBABILITY,
-    "label_smoothing": _SHARE,
+    "hflip": PROBABILITY,
+    "color_jitter": PROBABILITY,
+    "erase": PROBABILITY,
+    "mixup": NOT_NEGATIVE,
+    "cutmix": NOT_NEGATIVE,
+    "mixup_switch": PROBABILITY,
+    "label_smoothing": SHARE,
 }
-_RULES: dict[str, _Rule] = {
-    "lr": _POSITIVE,
-    "lr_batch": _or_none(_WHOLE),
-    "momentum": _SHARE,
-    "weight_decay": _NOT_NEGATIVE,
-    "layer_decay": _or_none((lambda value: 0 < value <= 1, "above 0 and up to 1")),
-    "epochs": _WHOLE,
-    "warmup_lr": _NOT_NEGATIVE,
-    "min_lr": _NOT_NEGATIVE,
-    "batch_size": _WHOLE,
-    "micro_batch": _or_none(_WHOLE),
-    "drop_path": _SHARE,
-    "ema_decay": _or_none((lambda value: 0 < value < 1, "between 0 and 1")),
-    "clip_grad": _or_none(_POSITIVE),
-    "trainable": _one_of("all", "head"),
-    "head": _one_of("linear", "batchnorm_linear"),
-    "loss": _one_of("cross_entropy", "bce"),
+_RULES: dict[str, Rule] = {
+    "lr": POSITIVE,
+    "lr_batch": or_none(WHOLE),
+    "momentum": SHARE,
+    "weight_decay": NOT_NEGATIVE,
+    "layer_decay": or_none((lambda value: 0 < value <= 1, "above 0 and up to 1")),
+    "epochs": WHOLE,
+    "schedule": one_of("cosine", "multistep", "poly"),
+    "milestones": (
+        lambda shares: all(0 < share < 1 for share in shares) and list(shares) == sorted(shares),
+        "rising numbers between 0 and 1",
+    ),
+    "warmup_steps": or_none((lambda value: isinstance(value, int) and value >= 0, "a whole number, 0 or more")),
+    "warmup_lr": NOT_NEGATIVE,
+    "min_lr": NOT_NEGATIVE,
+    "batch_size": WHOLE,
+    "micro_batch": or_none(WHOLE),
+    "drop_path": SHARE,
+    "ema_decay": or_none((lambda value: 0 < value < 1, "between 0 and 1")),
+    "clip_grad": or_none(POSITIVE),
+    "trainable": one_of("all", "head"),
+    "head": one_of("linear", "batchnorm_linear"),
+    "loss": one_of("cross_entropy", "bce"),
 }
 
 
@@ -105,7 +118,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, rule in _AUGMENTATION_RULES.items():
-            _check("the augmentation", name, getattr(self, name), rule)
+            check("the augmentation", name, getattr(self, name), rule)
 
 
 # Random resized crops and flips alone, as for a linear probe.
@@ -125,8 +138,12 @@ class Recipe:
         momentum: Of the optimizers that have one; AdamW keeps its own betas.
         weight_decay: On weights; biases and norms have none.
         layer_decay: Factor on the learning rate from each layer to the one below; None for one rate everywhere.
-        epochs: Passes over the training images; the cosine ends with the last.
+        epochs: Passes over the training images; the schedule ends with the last.
+        schedule: How the rate falls: `cosine`, `poly` (to `min_lr` in a straight line) or `multistep` (to a tenth at
+            each of the milestones).
+        milestones: Shares of all updates, for `multistep`.
         warmup_epochs: Of which so many raise the rate from `warmup_lr`.
+        warmup_steps: Updates that do so, instead of epochs: at most half of all; None for `warmup_epochs`.
         warmup_lr: First learning rate; no more than the peak.
         min_lr: Last learning rate; no more than the peak.
         batch_size: Images in one update, over all processes and accumulated parts.
@@ -166,13 +183,16 @@ class Recipe:
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     prior: str | None = None
     lr_batch: int | None = None
+    schedule: Literal["cosine", "multistep", "poly"] = "cosine"
+    milestones: tuple[float, ...] = ()
+    warmup_steps: int | None = None
 
     def __post_init__(self) -> None:
         of = f"recipe '{self.name}'"
         for name, rule in _RULES.items():
-            _check(of, name, getattr(self, name), rule)
-        warm_up: _Rule = (lambda value: 0 <= value < self.epochs, f"from 0 to below {self.epochs} epochs")
-        _check(of, "warmup_epochs", self.warmup_epochs, warm_up)
+            check(of, name, getattr(self, name), rule)
+        warm_up: Rule = (lambda value: 0 <= value < self.epochs, f"from 0 to below {self.epochs} epochs")
+        check(of, "warmup_epochs", self.warmup_epochs, warm_up)
         if self.prior is not None and self.trainable == "head":
             raise UserError(
                 f"Recipe '{self.name}' has a prior on a backbone that it does not train.", "Drop the prior."
@@ -183,8 +203,10 @@ class Recipe:
         return self.lr if self.lr_batch is None else self.lr * batch / self.lr_batch
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready fields, for identities and records."""
-        return json.loads(json.dumps(asdict(self)))
+        """Plain JSON-ready fields, for identities and records; a schedule is said only where it is not the cosine."""
+        fields = json.loads(json.dumps(asdict(self)))
+        added: dict[str, Any] = {"schedule": "cosine", "milestones": [], "warmup_steps": None}
+        return {key: value for key, value in fields.items() if key not in added or value != added[key]}
 
 
 @dataclass(frozen=True)

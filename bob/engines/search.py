@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bob.backbones.base import Backbone
 from bob.data.base import Dataset
-from bob.engines.fine_tune import fine_tune
+from bob.engines.finished import Finished
 from bob.engines.loop import Diverged
 from bob.engines.recipe import Limits, Recipe
-from bob.engines.trained import Trained
+from bob.engines.registry import Engine
 from bob.engines.training import Progress
 
 if TYPE_CHECKING:
@@ -21,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def search(
+    engine: Engine,
     backbone: Backbone,
     dataset: Dataset,
     recipes: Sequence[Recipe],
     *,
-    score: Callable[[np.ndarray], Mapping[str, float]],
+    score: Callable[[Any], Mapping[str, float]],
     how: Extraction,
     folder: Path,
     seed: int,
@@ -37,13 +36,14 @@ def search(
     A recipe that diverges has no scores. What was trained before an interruption is read back.
 
     Args:
-        backbone: As for `fine_tune`.
+        engine: Trains.
+        backbone: As for the engine.
         dataset: With the splits `train` and `val`.
         recipes: One or more.
-        score: Maps probabilities (n, C) of `val` to scores, by name.
-        how: As for `fine_tune`.
-        folder: As for `fine_tune`.
-        seed: As for `fine_tune`.
+        score: Maps what the engine predicts of `val` to scores, by name.
+        how: As for the engine.
+        folder: As for the engine.
+        seed: As for the engine.
         limits: Of each training.
         progress: Gives for each recipe what is told after each of its updates.
 
@@ -53,7 +53,7 @@ def search(
 
     Raises:
         Diverged: If all do.
-        UserError: See `fine_tune`.
+        UserError: See the engine's `train`.
     """
     if not recipes:
         raise ValueError("Expected `recipes` to be one or more recipes, but got none.")
@@ -61,7 +61,7 @@ def search(
     failure: Diverged | None = None
     for recipe, differing in zip(recipes, _differing(recipes), strict=True):
         try:
-            trained = fine_tune(
+            trained = engine.train(
                 backbone,
                 dataset,
                 recipe,
@@ -75,7 +75,7 @@ def search(
             failure = error
             rows.append({**differing, "diverged": True})
         else:
-            scores = score(trained.predict_proba(dataset.splits["val"]))
+            scores = score(trained.predict(dataset.splits["val"]))
             rows.append({**differing, **{f"val_{name}": value for name, value in scores.items()}, **_facts(trained)})
     if failure is not None and all(row["diverged"] for row in rows):
         raise failure
@@ -87,7 +87,7 @@ def _differing(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
     return [{key: own[key] for key in own if any(other[key] != own[key] for other in fields)} for own in fields]
 
 
-def _facts(trained: Trained) -> dict[str, Any]:
+def _facts(trained: Finished) -> dict[str, Any]:
     return {
         "diverged": False,
         "finished": trained.finished,

@@ -20,6 +20,7 @@ from bob.engines.augment import epoch_batches
 from bob.engines.devices import open_accelerator
 from bob.engines.loop import Trainer
 from bob.engines.network import Network, copy_backbone, make_head, require_gradients
+from bob.engines.objective import Classification
 from bob.engines.prior import Gaussian, Tensors
 from bob.engines.recipe import CROP_AND_FLIP, Recipe
 from bob.engines.training import Progress, standing
@@ -169,7 +170,8 @@ class _Source:
         device = self._accelerator.device
         head = make_head("linear", self._backbone.width(), self._n_classes)
         self._network = Network(copy_backbone(self._backbone, device), head.to(device))
-        self._trainer = Trainer(self._network, self._n_classes, self._recipe, self._plan, self._seed, self._accelerator)
+        objective = Classification(self._n_classes, self._recipe, self._plan, self._seed)
+        self._trainer = Trainer(self._network, objective, self._recipe, self._plan, self._seed, self._accelerator)
         collector = SwagCollector(self._network.backbone.model, rank)
         begun = time.perf_counter()
         for epoch in range(self._recipe.epochs):

@@ -1,10 +1,9 @@
-"""A fine-tuned network, and what it says about images."""
+"""A network that bob's own loop trained, and what a classifier says about images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,63 +12,23 @@ from bob.data.base import Split
 from bob.data.loader import load_batches
 from bob.engines.checkpoint import save_tensors
 from bob.engines.devices import is_out_of_memory
+from bob.engines.finished import Finished
 from bob.engines.network import Network
-from bob.engines.recipe import Recipe
 from bob.errors import UserError
 
-if TYPE_CHECKING:
-    from bob.features.extract import Extraction
 
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training left.
+@dataclass(frozen=True, kw_only=True)
+class Trained(Finished):
+    """What bob's own loop trained.
 
     Attributes:
         network: In eval mode, with the averaged weights if the recipe has an `ema_decay`.
-        recipe: What was followed.
-        how: Device, precision and workers.
-        steps: Updates done, those before an interruption included.
-        planned_steps: Updates that the recipe asks for.
-        batch_size: Images in one update.
-        seconds: Wall time of the updates, loading included, over all interruptions.
-        images_per_second: Images trained on, over all processes, in each of these seconds.
-        train_loss: Mean over the last epoch's updates.
-        notes: What a record should say besides.
     """
 
     network: Network
-    recipe: Recipe
-    how: Extraction
-    steps: int
-    planned_steps: int
-    batch_size: int
-    seconds: float
-    images_per_second: float
-    train_loss: float
-    notes: tuple[str, ...] = ()
-
-    @property
-    def finished(self) -> bool:
-        """Whether no limit stopped it."""
-        return self.steps == self.planned_steps
-
-    def facts(self) -> dict[str, Any]:
-        """What a record says of how far it came: `steps`, `planned_steps`, `batch_size`, `peak_lr` and `train_loss`."""
-        return {
-            "peak_lr": self.recipe.peak_lr(self.batch_size),
-            "steps": self.steps,
-            "planned_steps": self.planned_steps,
-            "batch_size": self.batch_size,
-            "train_loss": self.train_loss,
-        }
 
     def save(self, folder: Path) -> None:
-        """Write `head.safetensors` and, unless it stayed as it was, `backbone.safetensors`, under their own names.
-
-        Raises:
-            UserError: If the disk refuses.
-        """
+        """See `Finished.save`: `head.safetensors` and, unless it stayed as it was, `backbone.safetensors`."""
         parts = {"head": self.network.head} | ({} if self.network.frozen else {"backbone": self.network.backbone.model})
         for name, module in parts.items():
             # Clones, as safetensors takes no two names for one tensor, nor channels-last.
@@ -80,7 +39,12 @@ class Trained:
             if tensors:
                 save_tensors(tensors, folder / f"{name}.safetensors")
 
-    def predict_proba(self, split: Split) -> np.ndarray:
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedClassifier(Trained):
+    """A network from images to logits (B, C)."""
+
+    def predict(self, split: Split) -> np.ndarray:
         """Return probabilities, float32 (n, C): softmax over the classes, or a sigmoid for each of a `bce` recipe.
 
         Every process that calls this does all of it.

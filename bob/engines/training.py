@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SAVE_EVERY = 500  # updates; and at the end of each epoch
 _MOST_SAVING = 0.1  # of the time; a large network on few images would else do little but write
-Parts = Iterator[tuple[torch.Tensor, torch.Tensor]]
+Parts = Iterator[Any]
 # From an epoch and the part of it to begin with to its parts; closing it ends the processes that load.
 Load = Callable[[int, int], Parts]
 Progress = Callable[[Update], None]

@@ -12,7 +12,7 @@ from torch import nn
 from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone, resolve_backbone
 from bob.data.base import Dataset, ImageSet, Split
-from bob.engines.fine_tune import fine_tune
+from bob.engines import fine_tune
 from bob.engines.recipe import Recipe
 from bob.features.extract import Extraction
 
@@ -56,11 +56,14 @@ def make_colours() -> Dataset:
 
 
 def open_test_model(name: str = "test_resnet", size: int = 32) -> Backbone:
-    """Open one of timm's test models with random weights."""
+    """Open one of timm's test models with random weights that pass for a checkpoint's."""
     card = resolve_backbone(f"timm:{name}", {})
-    weights = card.weights.model_copy(update={"pretrained": False})
     override = card.preprocess.model_copy(update={"size": (size, size), "crop_fraction": 1.0})
-    return open_backbone(card.model_copy(update={"weights": weights, "preprocess": override}))
+    card = card.model_copy(update={"preprocess": override})
+    weights = card.weights.model_copy(update={"pretrained": False})
+    opened = open_backbone(card.model_copy(update={"weights": weights}))
+    opened.card = card
+    return opened
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def train(colours, on_cpu, tmp_path):
     """Fine-tune on the colours."""
 
     def run(backbone, recipe, **options):
-        return fine_tune(
+        return fine_tune.train(
             backbone, colours, recipe, **{"how": on_cpu, "folder": tmp_path / "runs", "seed": 0, **options}
         )
 

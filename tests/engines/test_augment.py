@@ -14,7 +14,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from bob.backbones.preprocess import Preprocess
 from bob.data.base import ImageSet, Split
-from bob.engines.augment import _transform, epoch_batches, epoch_length, finish_batch, shard_positions
+from bob.engines.augment import _transform, epoch_batches, finish_batch
+from bob.engines.order import epoch_length, shard_positions
 from bob.engines.recipe import CROP_AND_FLIP, Augmentation
 from bob.errors import UserError
 

@@ -17,7 +17,7 @@ from bob.backbones.base import Backbone
 from bob.backbones.preprocess import Preprocess
 from bob.cards import BackboneCard, Weights
 from bob.data.base import Dataset, ImageSet, Split
-from bob.engines.fine_tune import fine_tune
+from bob.engines import fine_tune
 from bob.engines.prior import FLOOR, Gaussian, Prior, isotropic_prior, load_prior
 from bob.engines.swag import SWAG_RECIPE, SwagCollector, learn_prior
 from bob.errors import UserError
@@ -331,7 +331,7 @@ def test_fine_tuning_stays_near_the_prior(colours, resnet, tmp_path) -> None:
     start = flat(resnet.model.named_parameters())
     distances = []
     for prior in (None, "l2sp:1", "l2sp:20"):
-        trained = fine_tune(
+        trained = fine_tune.train(
             resnet, colours, replace(recipe, prior=prior), how=Extraction(CPU, workers=0), folder=tmp_path, seed=0
         )
         distances.append((flat(trained.network.backbone.model.named_parameters()) - start).norm().item())

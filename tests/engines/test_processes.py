@@ -18,7 +18,7 @@ import numpy as np, torch
 sys.path.insert(0, {tests!r})
 import conftest
 from bob.engines import training
-from bob.engines.fine_tune import fine_tune
+from bob.engines import fine_tune
 from bob.engines.recipe import Augmentation, Recipe
 
 folder, name, killed_at, augment, workers = sys.argv[1:]
@@ -40,7 +40,7 @@ def progress(update):
         print("step", update.step, flush=True)
 
 how = conftest.Extraction(torch.device("cpu"), workers=int(workers))
-trained = fine_tune(backbone, dataset, recipe, how=how, folder=Path(folder) / "runs", seed=3, progress=progress)
+trained = fine_tune.train(backbone, dataset, recipe, how=how, folder=Path(folder) / "runs", seed=3, progress=progress)
 network = {{"weights": trained.network.state_dict()}}
 torch.save({{**network, "world": os.environ.get("WORLD_SIZE", "1")}}, f"{{folder}}/{{os.environ.get('RANK', 0)}}.pt")
 """

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bob.engines.fine_tune import fine_tune
+from bob.engines import fine_tune
 from bob.engines.loop import Diverged
 from bob.engines.search import search
 
@@ -17,7 +17,7 @@ def find(open_tiny, colours, on_cpu, tmp_path):
     """Search among recipes for a tiny ViT."""
     backbone, labels = open_tiny("test_vit"), colours.splits["val"].labels
     common = {"score": lambda table: _scores(table, labels), "how": on_cpu, "folder": tmp_path / "runs", "seed": 0}
-    return lambda recipes, **options: search(backbone, colours, recipes, **common, **options)
+    return lambda recipes, **options: search(fine_tune, backbone, colours, recipes, **common, **options)
 
 
 def _scores(table: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -29,8 +29,8 @@ def test_each_rate_is_scored_on_val(find, open_tiny, recipe, colours, on_cpu, tm
     assert [row["lr"] for row in rows] == [1e-6, 3e-3]
     assert rows[1]["val_top1"] > rows[0]["val_top1"] and all(row["finished"] for row in rows)
     val, how = colours.splits["val"], {"how": on_cpu, "folder": tmp_path / "again", "seed": 0}
-    trained = fine_tune(open_tiny("test_vit"), colours, replace(recipe, lr=3e-3, epochs=8), **how)
-    assert rows[1]["val_top1"] == _scores(trained.predict_proba(val), val.labels)["top1"]
+    trained = fine_tune.train(open_tiny("test_vit"), colours, replace(recipe, lr=3e-3, epochs=8), **how)
+    assert rows[1]["val_top1"] == _scores(trained.predict(val), val.labels)["top1"]
 
 
 def test_what_was_trained_is_read_back(find, recipe) -> None:

@@ -14,7 +14,7 @@ from bob.catalogue import load_backbone_cards
 from bob.data.base import Split
 from bob.data.loader import load_batches
 from bob.data.shapes import load_shapes
-from bob.engines.fine_tune import fine_tune
+from bob.engines import fine_tune
 from bob.engines.recipe import CROP_AND_FLIP, Recipe
 from bob.probes.logistic import LogisticRegression
 
@@ -60,7 +60,7 @@ def test_fine_tuning_beats_the_linear_probe_and_random_weights(on_cpu, tmp_path)
     probes = [LogisticRegression(l2=l2).fit(x, train.labels, len(data.classes)) for l2 in (1e-2, 1e-1, 1.0)]
     linear = max(top1(probe.predict_proba(x_test), test) for probe in probes)
     tuned, random = (
-        top1(fine_tune(backbone, data, RECIPE, how=on_cpu, folder=tmp_path, seed=0).predict_proba(test), test)
+        top1(fine_tune.train(backbone, data, RECIPE, how=on_cpu, folder=tmp_path, seed=0).predict(test), test)
         for backbone in (pretrained, opened("efficientnet_lite0.random"))
     )
     print(f"linear {linear:.3f}, fine-tuned {tuned:.3f}, from random weights {random:.3f}")
