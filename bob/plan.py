@@ -80,13 +80,14 @@ def _plan_pair(bench: Workbench, dataset: Dataset, seconds: float) -> PlannedPai
     (jobs, failures), again = _possible_jobs(bench), bench.settings.recompute
     todo = [job for job in jobs if again or not has_record(bench.settings.results, job.request)]
     images = sum(len(images) for images in dataset.image_sets())
-    passes = {reading.patches for job in jobs for reading in job.protocol.readings}
+    passes = {reading.crops for job in jobs for reading in job.protocol.readings}
     needed = {reading for job in todo for reading in job.protocol.readings}
-    to_embed, forwards = 0, 0
-    for patches in {reading.patches for reading in needed}:
-        pairs = bench.stores(reading for reading in needed if reading.patches == patches)
+    to_embed, forwards = 0, 0.0
+    for crops in {reading.crops for reading in needed}:
+        together = [reading for reading in needed if reading.crops == crops]
+        pairs = bench.stores(together)
         count = images if again else sum(images_to_embed(stores) for _, stores in pairs)
-        to_embed, forwards = to_embed + count, forwards + count * max(1, patches)
+        to_embed, forwards = to_embed + count, forwards + count * together[0].forwards(bench.backbone)
     _, stores = next(bench.stores(reading for job in jobs for reading in job.protocol.readings))
     return PlannedPair(
         backbone=bench.backbone.card.name,
@@ -95,7 +96,7 @@ def _plan_pair(bench: Workbench, dataset: Dataset, seconds: float) -> PlannedPai
         present=len(jobs) - len(todo),
         images=images * max(1, len(passes)),
         to_embed=to_embed,
-        bytes_per_image=4 * sum(store.shape[1] for store in stores.values()),
+        bytes_per_image=sum(store.row_bytes for store in stores.values()),
         seconds=forwards * seconds,
         failures=tuple(failures),
     )

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from bob.catalogue import load_backbone_cards, resolve_tasks
+from bob.data.sources import load_task
 from bob.errors import UserError
 from bob.features.extract import Extraction
 from bob.plan import PlannedPair, plan, seconds_per_image
 from bob.progress import Reporter
 from bob.run import run_all
-from bob.workbench import Settings
+from bob.workbench import Settings, Workbench
 
 HOW = Extraction(torch.device("cpu"), workers=0)
 
@@ -63,6 +64,21 @@ def test_recompute_counts_everything(arguments: Callable[..., Any]) -> None:
 
 def test_other_crops_are_another_pass(arguments: Callable[..., Any]) -> None:
     assert _counts(plan(*arguments("pixels", protocols=("knn", "knn@patches4")))[0]) == (2, 0, 60, 60)
+
+
+def test_maps_are_counted_in_half_precision(arguments: Callable[..., Any]) -> None:
+    from bob.backbones.sources import open_backbone, resolve_backbone
+    from bob.features.reading import Reading
+
+    backbone = open_backbone(resolve_backbone("timm:test_vit.random", load_backbone_cards()))
+    own, large = Reading("maps"), Reading("maps", size=(320, 320))
+    assert (own.forwards(backbone), large.forwards(backbone)) == (1, 4)  # the network's own input is of 160 px
+    _, tasks, settings = arguments()
+    dataset = load_task(tasks[0], None)
+    bench = Workbench(backbone, backbone.identity(), tasks[0], dataset, settings)
+    for reading, positions in ((own, 100), (large, 400)):
+        ((_, stores),) = bench.stores([reading])
+        assert stores[reading].row_bytes == 2 * positions * 64
 
 
 def test_writes_neither_records_nor_features(arguments: Callable[..., Any], home: Path) -> None:

@@ -68,7 +68,8 @@ def open_store(
         "precision": how.precision,
         **reading.identity(),
     }
-    return FeatureStore(content, rows=len(images), width=Reader(backbone.eval(), [reading]).widths()[0])
+    width = Reader(backbone.eval(), [reading]).widths()[0]
+    return FeatureStore(content, rows=len(images), width=width, dtype=reading.dtype)
 
 
 def images_to_embed(stores: Stores) -> int:
@@ -99,7 +100,8 @@ def fill_stores(
         Number of images computed, counted once for each pass; 0 if every store was complete.
 
     Raises:
-        UserError: If an image cannot be read, or a feature is NaN or infinite (names the image).
+        UserError: If an image cannot be read, or a feature is NaN, infinite or out of the store's range (names the
+            image).
         OSError: If the disk is full; before any work, if it has no room for all features.
     """
     passes = _passes(stores)
@@ -109,12 +111,12 @@ def fill_stores(
     return sum(_fill(together, backbone, images, how, advance) for together in passes.values())
 
 
-def _passes(stores: Stores) -> dict[int, dict[Reading, FeatureStore]]:
+def _passes(stores: Stores) -> dict[tuple[object, ...], dict[Reading, FeatureStore]]:
     """The stores that lack something, by the crops that they are made from."""
-    passes: dict[int, dict[Reading, FeatureStore]] = {}
+    passes: dict[tuple[object, ...], dict[Reading, FeatureStore]] = {}
     for reading, store in stores.items():
         if store.missing():
-            passes.setdefault(reading.patches, {})[reading] = store
+            passes.setdefault(reading.crops, {})[reading] = store
     return passes
 
 
@@ -140,6 +142,7 @@ def _fill(
         parts = np.split(features, np.cumsum(widths)[:-1], axis=1)
         for (reading, store), part in zip(stores.items(), parts, strict=True):
             if number in lacking[reading]:
+                _require_range(part, store, rows, backbone, images)
                 store.write(number, part, cost)
     return sum(len(rows) for _, rows in missing)
 
@@ -271,4 +274,21 @@ def _require_finite(features: np.ndarray, rows: range, backbone: Backbone, image
             f"Backbone '{backbone.card.name}' gives NaN or infinite features for {len(broken)} of {len(rows)} images, "
             f"the first being {images.names[rows[broken[0]]]} (index {rows[broken[0]]}).",
             "Check its weights and its normalisation, or use --precision float32.",
+        )
+
+
+def _require_range(
+    features: np.ndarray, store: FeatureStore, rows: range, backbone: Backbone, images: ImageSet
+) -> None:
+    """Fail if the store's type of number cannot hold a feature."""
+    if store.dtype.itemsize > 2:
+        return
+    largest = np.maximum(features.max(axis=1), -features.min(axis=1))
+    beyond = np.flatnonzero(largest > np.finfo(store.dtype).max)
+    if len(beyond):
+        raise UserError(
+            f"Backbone '{backbone.card.name}' gives maps with numbers up to {largest.max():.3g}, the first for "
+            f"{images.names[rows[beyond[0]]]} (index {rows[beyond[0]]}); in half precision, in which maps are stored, "
+            f"the largest is {np.finfo(store.dtype).max:g}.",
+            "Check its weights and its normalisation; protocols that do not store maps can read it.",
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from bob import places
 # A change of the layout on disk or of the meaning of an identity; part of every key.
 FORMAT = 1
 SHARD_ROWS = 256
+# Rows in half precision are those of whole maps, a megabyte each: a shard of them is bounded in bytes too.
+_SHARD_BYTES = 1 << 25
 _ARRAY = "features.npy"
 _IDENTITY = "identity.json"
 
@@ -45,7 +47,7 @@ class ShardCost:
 
 
 class FeatureStore:
-    """The features of one image set by one backbone: float32 (N, D) in one file, with a mark for each finished shard.
+    """The features of one image set by one backbone: (N, D) in one file, with a mark for each finished shard.
 
     The folder's name is the hash of the identity, so anything that could change a feature leads to another folder.
     A shard's mark carries the checksum of its rows and is written after them: rows without a mark do not count.
@@ -56,19 +58,37 @@ class FeatureStore:
         rows: N.
         width: D.
         root: Where stores live; `places.home() / "features"` if None. Nothing is written before `create`.
+        dtype: Of the stored numbers.
     """
 
-    def __init__(self, identity: dict[str, Any], rows: int, width: int, root: Path | None = None) -> None:
+    def __init__(
+        self,
+        identity: dict[str, Any],
+        rows: int,
+        width: int,
+        root: Path | None = None,
+        dtype: Literal["float32", "float16"] = "float32",
+    ) -> None:
         content = {"format": FORMAT, "rows": rows, "width": width, **identity}
+        if dtype != "float32":
+            content["dtype"] = dtype
         self._identity = json.dumps(content, sort_keys=True, indent=1)
         key = hashlib.sha256(self._identity.encode()).hexdigest()[:24]
         self.shape = (rows, width)
+        self.dtype = np.dtype(dtype).newbyteorder("<")
         self.path = (root or default_root()) / key
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one image's features."""
+        return self.shape[1] * self.dtype.itemsize
 
     def shards(self) -> Iterator[tuple[int, range]]:
         """Each shard's number and the rows that it covers."""
-        for number, start in enumerate(range(0, self.shape[0], SHARD_ROWS)):
-            yield number, range(start, min(start + SHARD_ROWS, self.shape[0]))
+        half = self.dtype.itemsize == 2
+        size = min(SHARD_ROWS, max(1, _SHARD_BYTES // self.row_bytes)) if half else SHARD_ROWS
+        for number, start in enumerate(range(0, self.shape[0], size)):
+            yield number, range(start, min(start + size, self.shape[0]))
 
     def missing(self) -> list[tuple[int, range]]:
         """The shards that are still to be computed; a shard whose rows do not match its checksum is one of them."""
@@ -86,7 +106,7 @@ class FeatureStore:
         with places.atomic_folder(self.path) as temporary:
             (temporary / _IDENTITY).write_text(self._identity)
             (temporary / "marks").mkdir()
-            array = np.lib.format.open_memmap(temporary / _ARRAY, mode="w+", dtype="<f4", shape=self.shape)
+            array = np.lib.format.open_memmap(temporary / _ARRAY, mode="w+", dtype=self.dtype, shape=self.shape)
             del array
             _reserve(temporary / _ARRAY)
             if self.path.is_dir() and self._map() is None:
@@ -99,7 +119,7 @@ class FeatureStore:
             OSError: If the disk refuses.
         """
         rows = dict(self.shards())[number]
-        content = np.ascontiguousarray(features, dtype="<f4")
+        content = np.ascontiguousarray(features, dtype=self.dtype)
         if content.shape != (len(rows), self.shape[1]):
             raise ValueError(f"Expected shard {number} of shape {(len(rows), self.shape[1])}, but got {content.shape}.")
         self.create()
@@ -110,11 +130,11 @@ class FeatureStore:
             array = self._map()
             if array is None or self._is_sound(number, array, rows):
                 return
-            file.seek(array.offset + rows.start * self.shape[1] * 4)
-            file.write(content.tobytes())
+            file.seek(array.offset + rows.start * self.row_bytes)
+            file.write(content.data)
             file.flush()
             os.fsync(file.fileno())
-            mark = {"sha256": hashlib.sha256(content.tobytes()).hexdigest(), **asdict(cost)}
+            mark = {"sha256": _sha256(content), **asdict(cost)}
             with places.atomic_file(self._mark(number)) as temporary:
                 temporary.write_text(json.dumps(mark))
 
@@ -124,7 +144,7 @@ class FeatureStore:
             self._mark(number).unlink(missing_ok=True)
 
     def read(self) -> np.ndarray:
-        """Return the features, memory-mapped and read-only: float32 (N, D).
+        """Return the features, memory-mapped and read-only: (N, D).
 
         Raises:
             RuntimeError: If a shard is missing or damaged; call `missing` first.
@@ -159,7 +179,7 @@ class FeatureStore:
             raise
         except Exception:  # a damaged header makes NumPy raise nearly anything
             return None
-        return array if (array.shape, array.dtype) == (self.shape, np.dtype("<f4")) else None
+        return array if (array.shape, array.dtype) == (self.shape, self.dtype) else None
 
     def _mark(self, number: int) -> Path:
         return self.path / "marks" / f"{number:06d}.json"
@@ -171,8 +191,9 @@ class FeatureStore:
             return None
 
     def _is_sound(self, number: int, features: np.ndarray, rows: range) -> bool:
-        content, mark = features[rows.start : rows.stop].tobytes(), self._read_mark(number)
-        return mark is not None and hashlib.sha256(content).hexdigest() == mark.get("sha256")
+        mark = self._read_mark(number)
+        # The file's own pages, not a copy of them.
+        return mark is not None and _sha256(features[rows.start : rows.stop]) == mark.get("sha256")
 
 
 @dataclass(frozen=True)
@@ -211,6 +232,10 @@ def list_stores(root: Path | None = None) -> list[StoredFeatures]:
         model = identity["backbone"]["model"]
         found.append(StoredFeatures(folder, model, identity["rows"], identity["width"], finished, size))
     return sorted(found, key=lambda store: -store.size)
+
+
+def _sha256(rows: np.ndarray) -> str:
+    return hashlib.sha256(rows.data).hexdigest()
 
 
 def _reserve(path: Path) -> None:

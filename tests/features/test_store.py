@@ -313,3 +313,30 @@ def test_list_of_stores(root) -> None:
     )
     assert (second.path, second.model, second.rows, second.finished) == (small.path, "tests:tiny", ROWS, 2)
     assert first.size > second.size > ROWS * WIDTH * 4
+
+
+# Half precision
+
+
+def test_half_precision_is_another_store(root, store) -> None:
+    half = FeatureStore(IDENTITY, ROWS, WIDTH, root, dtype="float16")
+    assert half.path != store.path
+    assert (half.row_bytes, store.row_bytes) == (2 * WIDTH, 4 * WIDTH)
+    write(half, 0, 1, 2)
+    assert half.read().dtype == np.float16
+    np.testing.assert_array_equal(half.read(), FEATURES)
+    assert json.loads((half.path / "identity.json").read_text())["dtype"] == "float16"
+
+
+def test_shards_of_large_rows_are_small(root, monkeypatch) -> None:
+    monkeypatch.setattr(store_module, "_SHARD_BYTES", 5 * 2 * WIDTH)
+    half = FeatureStore(IDENTITY, ROWS, WIDTH, root, dtype="float16")
+    assert [len(rows) for _, rows in half.shards()] == [5, 5, 5, 5, 1]
+    monkeypatch.setattr(store_module, "_SHARD_BYTES", 1)
+    assert len(list(half.shards())) == ROWS
+    assert len(list(FeatureStore(IDENTITY, ROWS, WIDTH, root).shards())) == 3  # as ever
+
+
+def test_the_place_of_a_plain_store_is_as_ever(root) -> None:
+    # SHA-256 of {"backbone": {"model": "tests:tiny"}, "format": 1, ...}, sorted, with an indent of 1.
+    assert FeatureStore(IDENTITY, ROWS, WIDTH, root).path.name == "bafb1886b8c5df664d675e6b"
