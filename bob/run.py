@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from bob.adapters.base import Outcome
@@ -29,8 +30,8 @@ from bob.features.extract import Extraction, Stores, fill_stores, images_to_embe
 from bob.features.reading import FEATURE, Reading
 from bob.machine import count_flops, environment, launched_processes, peak_memory_bytes
 from bob.progress import Reporter
-from bob.results.metrics import get_metric
-from bob.results.multilabel import AnyPredictions
+from bob.results.any import AnyPredictions
+from bob.results.metrics import Metric, get_metric
 from bob.results.predictions import Predictions
 from bob.results.record import Cost, MetricResult, Record, has_record, record_folder, require_writable
 from bob.results.statistics import bootstrap
@@ -142,11 +143,12 @@ def _what(job: Job) -> str:
 
 def _write(bench: Workbench, job: Job, outcome: Outcome, loading: float, summary: Summary) -> str:
     """Write the record; return its primary score with the interval, in words."""
-    predictions = bench.adapter.judge(job.dataset, "test", outcome.table)
+    predictions = bench.adapter.judge(job.dataset, "test", outcome.predicted)
     record = _record(bench, job, outcome, predictions, loading)
     if bench.settings.recompute:
         shutil.rmtree(record_folder(bench.settings.results, job.request), ignore_errors=True)
-    summary.written.append(record.write(bench.settings.results, predictions))
+    files = partial(bench.adapter.write_files, job.dataset, "test", outcome.predicted)
+    summary.written.append(record.write(bench.settings.results, predictions, files))
     score = record.metrics[record.primary]
     return f"{get_metric(record.primary).label} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}],"
 
@@ -185,7 +187,9 @@ def _check_stored(pairs: Sequence[tuple[ImageSet, Stores]], backbone: Backbone, 
 
 def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: AnyPredictions, loading: float) -> Record:
     started = time.perf_counter()
-    metrics = [get_metric(name) for name in job.request.metrics]
+    wanted = [get_metric(name) for name in job.request.metrics]
+    # The primary one must be there; of the others, some are about objects that the test split does not have.
+    metrics = [each for each in wanted if each.name == bench.task.primary or each.defined_on(predictions)]
     estimates = bootstrap(metrics, predictions, seed=job.seed)
     results = {
         metric.name: MetricResult(**vars(estimates[metric.name]), higher_is_better=metric.higher_is_better)
@@ -201,7 +205,7 @@ def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: AnyPredic
         feature_width=outcome.width,
         chosen=outcome.chosen,
         grid=outcome.grid,
-        notes=outcome.notes,
+        notes=(*outcome.notes, *_left_out(wanted, metrics)),
         primary=bench.task.primary,
         metrics=results,
         per_class=predictions.per_class(),
@@ -212,11 +216,16 @@ def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: AnyPredic
     )
 
 
+def _left_out(wanted: Sequence[Metric], metrics: Sequence[Metric]) -> list[str]:
+    names = [metric.name for metric in wanted if metric not in metrics]
+    return [f"not defined on this test split: {', '.join(names)}"] if names else []
+
+
 def _cost(bench: Workbench, job: Job, outcome: Outcome, seconds: dict[str, float]) -> Cost:
     """What the run took; of the readings of one pass, each has the whole pass as its cost, and one is counted."""
     parts = [store.cost() for _, stores in bench.stores(job.protocol.readings[:1]) for store in stores.values()]
     images, extract = sum(part.images for part in parts), sum(part.seconds for part in parts)
-    rate = outcome.images_per_second or images / extract
+    rate = outcome.images_per_second or (images / extract if extract else 0.0)
     return Cost(
         seconds={"extract": extract, **seconds} if parts else seconds,
         images_per_second=rate,

@@ -15,7 +15,8 @@ from bob.adapters.modifiers import draw_shots
 from bob.adapters.registry import ADAPTERS
 from bob.backbones.base import Backbone
 from bob.data.base import Dataset, ImageSet, Split
-from bob.errors import UserError
+from bob.engines.settings import require_setting
+from bob.errors import UserError, did_you_mean
 from bob.features.extract import Extraction, Stores, open_store
 from bob.features.reading import FEATURE, Columns, Reader, Reading
 from bob.features.store import FeatureStore
@@ -136,13 +137,17 @@ class Workbench:
 
     def features(self, split: Split, reading: Reading = FEATURE) -> np.ndarray:
         """Features float32 (n, D) of a split, from complete stores; a view where its images stand in one piece."""
-        key = (id(split.images), reading)
-        if key not in self._maps:
-            self._maps[key] = self._store(split.images, reading).read()
-        features, indices = self._maps[key], split.indices
+        features, indices = self.stored(split, reading), split.indices
         if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
             return features[indices[0] : indices[0] + len(indices)]
         return features[indices]
+
+    def stored(self, split: Split, reading: Reading = FEATURE) -> np.ndarray:
+        """Features (N, D) of the whole set behind a split, memory-mapped from a complete store, in the store's type."""
+        key = (id(split.images), reading)
+        if key not in self._maps:
+            self._maps[key] = self._store(split.images, reading).read()
+        return self._maps[key]
 
     def _store(self, images: ImageSet, reading: Reading) -> FeatureStore:
         key = (id(images), reading)
@@ -167,6 +172,7 @@ class Workbench:
                 "images_sha256": {name: split.images.fingerprint() for name, split in self.dataset.splits.items()},
                 "splits": _described(self.dataset, self.dataset.splits),
                 **drawn,
+                **({"score_at": self.task.score_at} if self.task.score_at != "original" else {}),
                 **({"groups_sha256": self.dataset.splits["test"].groups_checksum()} if grouped else {}),
             },
             protocol=protocol.as_dict(),
@@ -209,6 +215,10 @@ class JobInputs:
         """Stored features float32 (n, D) of a split."""
         return self._bench.features(self._splits[split], reading)
 
+    def stored(self, split: str, reading: Reading = FEATURE) -> np.ndarray:
+        """Stored features (N, D) of all images of the set behind a split, memory-mapped: for maps, which are large."""
+        return self._bench.stored(self._splits[split], reading)
+
     def columns(self, reading: Reading) -> Columns:
         """Where each part of a reading stands in its features."""
         return self._bench.columns(reading)
@@ -231,18 +241,37 @@ def protocols_of(task: TaskCard, settings: Settings) -> list[Protocol]:
         get_metric(metric, task.adapter)
     names = dict.fromkeys(settings.protocols or task.protocols)
     protocols = [_protocol(task, name) for name in names]
-    if launched_processes()[1] > 1 and (alone := [p.title for p in protocols if not p.takes_settings]):
+    if launched_processes()[1] > 1 and (alone := [p.title for p in protocols if not p.trains]):
         raise UserError(
             f"Several processes can share training, but not '{alone[0]}'.",
             "Run it without torchrun or accelerate launch, and training apart from it.",
         )
-    budget = (settings.overrides, settings.max_steps, settings.max_hours)
-    if any(budget) and not any(protocol.takes_settings for protocol in protocols):
+    taken = {key for protocol in protocols for key in protocol.settings}
+    trains = any(protocol.trains for protocol in protocols)
+    if not trains and (settings.max_steps or settings.max_hours or settings.overrides.keys() - taken):
         raise UserError(
             f"None of the protocols {', '.join(names)} trains, so --set, --max-steps and --max-hours mean nothing.",
             "Leave them out, or add a training protocol such as finetune.",
         )
-    return [protocol.configured(*budget) for protocol in protocols]
+    for key in settings.overrides:
+        require_setting(key, taken)
+    return [_configured(protocol, task, settings) for protocol in protocols]
+
+
+def _configured(protocol: Protocol, task: TaskCard, settings: Settings) -> Protocol:
+    """The protocol with the settings that it takes: the card's and, above these, the user's.
+
+    Raises:
+        UserError: If no protocol of the adapter takes a setting of the card, or the protocol not its value.
+    """
+    known = {key for own in ADAPTERS[task.adapter].protocols.values() for key in own.settings}
+    for key in task.recipe:
+        if key not in known:
+            hint = did_you_mean(key, known) or f"Use some of {', '.join(sorted(known))}."
+            raise UserError(f"The card of the task '{task.name}' has an unknown setting '{key}' in [recipe].", hint)
+    asked = {**{key: str(value) for key, value in task.recipe.items()}, **settings.overrides}
+    own = {key: value for key, value in asked.items() if key in protocol.settings}
+    return protocol.configured(own, settings.max_steps, settings.max_hours)
 
 
 def _protocol(task: TaskCard, spec: str) -> Protocol:

@@ -18,8 +18,8 @@ from bob.errors import UserError, did_you_mean
 from bob.features.extract import Extraction
 from bob.features.reading import FEATURE, Columns, Reading
 from bob.progress import Reporter
+from bob.results.any import AnyPredictions
 from bob.results.metrics import get_metric
-from bob.results.multilabel import AnyPredictions
 from bob.task_cards import TaskCard
 
 
@@ -48,6 +48,10 @@ class Inputs(typing.Protocol):
         """Stored features float32 (n, D) of a split, of a reading that the protocol has declared."""
         ...
 
+    def stored(self, split: str, reading: Reading = FEATURE) -> np.ndarray:
+        """Stored features (N, D) of all images of the set behind a split, memory-mapped: for maps, which are large."""
+        ...
+
     def columns(self, reading: Reading) -> Columns:
         """Where each part of a reading stands in its features."""
         ...
@@ -58,7 +62,8 @@ class Outcome:
     """What one run computed.
 
     Attributes:
-        table: (n, C) probabilities of the test split's images.
+        predicted: Of the test split's images, what the adapter judges: probabilities (n, C), a list of `Detections`, or
+            `PredictedMasks`.
         chosen: The hyperparameters that won on validation.
         grid: Every point tried, with its validation scores.
         notes: What a reader of the number should know.
@@ -67,7 +72,7 @@ class Outcome:
         images_per_second: Of training end to end; None for a probe, whose cost is the extraction's.
     """
 
-    table: np.ndarray
+    predicted: Any
     chosen: dict[str, Any]
     grid: list[dict[str, Any]]
     notes: tuple[str, ...]
@@ -163,13 +168,22 @@ class Protocol(ABC):
         """The same recipe on the mean feature of that many crops; raises as `with_block`."""
         raise UserError(f"The protocol '{self.name}' does not average patches.", "Take it without '@patches...'.")
 
+    def with_engine(self, name: str) -> Protocol:
+        """The same recipe by another library; raises as `with_block`."""
+        raise UserError(f"The protocol '{self.name}' has no engine '{name}'.", f"Take it without '@{name}'.")
+
     def configured(self, overrides: dict[str, str], max_steps: int | None, max_hours: float | None) -> Protocol:
-        """The recipe with a user's settings and budget; only training takes any."""
+        """The recipe with settings, of `settings` alone, and a budget, which only training takes."""
         return self
 
     @property
-    def takes_settings(self) -> bool:
-        """Whether `configured` changes anything."""
+    def settings(self) -> frozenset[str]:
+        """Names of the settings that `configured` takes."""
+        return frozenset()
+
+    @property
+    def trains(self) -> bool:
+        """Whether it takes a budget, and several processes can share it."""
         return False
 
     @abstractmethod
@@ -216,16 +230,25 @@ class Adapter(ABC):
         return protocol
 
     @abstractmethod
-    def judge(self, dataset: Dataset, split: str, table: np.ndarray) -> AnyPredictions:
-        """Predictions made from a table (n, C) of probabilities and the labels of a split.
+    def judge(self, dataset: Dataset, split: str, predicted: Any) -> AnyPredictions:
+        """Predictions together with what is true of a split, from which every metric can be computed.
+
+        Args:
+            dataset: The task's images.
+            split: Its name.
+            predicted: What a protocol gave for its images, in order.
 
         Raises:
             RuntimeError: If the split is sealed.
         """
 
-    def scores(self, dataset: Dataset, split: str, table: np.ndarray) -> dict[str, float]:
+    def write_files(self, dataset: Dataset, split: str, predicted: Any, folder: Path) -> None:
+        """Write into a record's folder what other tools and people want of the predictions; nothing for most tasks."""
+        return None
+
+    def scores(self, dataset: Dataset, split: str, predicted: Any) -> dict[str, float]:
         """The metrics of `choose_by`, by name."""
-        judged = self.judge(dataset, split, table)
+        judged = self.judge(dataset, split, predicted)
         return {name: get_metric(name).compute(judged) for name in self.choose_by}
 
     def best(self, tried: Sequence[dict[str, Any]], prefix: str = "val_") -> dict[str, Any]:

@@ -82,9 +82,9 @@ class Classification(Adapter):
     protocols: ClassVar = named([LINEAR, KNN, RIDGE, CLASS_MEAN, LINEAR_SGD, ATTENTIVE, ZERO_SHOT, *TRAINING])
     choose_by: ClassVar = ("top1", "nll")
 
-    def judge(self, dataset: Dataset, split: str, table: np.ndarray) -> Predictions:
-        """See `Adapter.judge`; rows of the table sum to one."""
+    def judge(self, dataset: Dataset, split: str, predicted: np.ndarray) -> Predictions:
+        """See `Adapter.judge`; rows of `predicted` sum to one."""
         judged = dataset.splits[split]
         return Predictions.from_probabilities(
-            judged.names, judged.labels, table, dataset.classes, judged.groups, dataset.groups
+            judged.names, judged.labels, predicted, dataset.classes, judged.groups, dataset.groups
         )

@@ -1,4 +1,4 @@
-"""What may follow a protocol's name after `@`: few shots, one block or all of them, averaged patches."""
+"""What may follow a protocol's name after `@`: few shots, a block or all of them, averaged patches, an engine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bob.data.base import Dataset, Split
+from bob.engines.registry import ENGINES
 from bob.errors import UserError
 from bob.features.patches import check_patches
 
 if TYPE_CHECKING:
     from bob.adapters.base import Protocol
 
-FORMS = "5shot, 10%, block3, blocks, patches9"
+FORMS = "5shot, 10%, block3, blocks, patches9, detectron2, mmseg"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def parse(modifier: str) -> Callable[[Protocol], Protocol]:
     if found := re.fullmatch(r"patches(\d+)", modifier):
         check_patches(patches := int(found[1]))
         return lambda protocol: protocol.with_patches(patches)
+    if modifier in ENGINES:
+        return lambda protocol: protocol.with_engine(modifier)
     raise UserError(f"A protocol has no modifier '@{modifier}'.", f"Known are, for example: {FORMS}.")
 
 

@@ -39,7 +39,7 @@ class MultiLabel(Adapter):
     )
     choose_by: ClassVar = ("mean_auroc", "map")
 
-    def judge(self, dataset: Dataset, split: str, table: np.ndarray) -> MultiLabelPredictions:
-        """See `Adapter.judge`; each column of the table is a label's own probability."""
+    def judge(self, dataset: Dataset, split: str, predicted: np.ndarray) -> MultiLabelPredictions:
+        """See `Adapter.judge`; each column of `predicted` is a label's own probability."""
         judged = dataset.splits[split]
-        return MultiLabelPredictions.from_probabilities(judged.names, judged.labels, table, dataset.classes)
+        return MultiLabelPredictions.from_probabilities(judged.names, judged.labels, predicted, dataset.classes)

@@ -150,7 +150,7 @@ class Probing(Protocol):
         best = given.adapter.best(grid)
         winner = {key: best[key] for key in points[0]}
         few = (f"chosen on {len(val)} validation images only",) if len(val) < _FEW else ()
-        return Choice(winner, grid, _edge_note(winner, points) + few)
+        return Choice(winner, grid, edge_note(winner, points) + few)
 
     def _feasible(self, given: Inputs) -> list[dict[str, Any]]:
         """The points of the grid that these data and this backbone allow."""
@@ -252,7 +252,7 @@ def _require_choosable(task: TaskCard, dataset: Dataset) -> None:
         )
 
 
-def _edge_note(winner: dict[str, Any], points: list[dict[str, Any]]) -> tuple[str, ...]:
+def edge_note(winner: dict[str, Any], points: list[dict[str, Any]]) -> tuple[str, ...]:
     """Say so if the best value of a hyperparameter lies at the end of its range: a wider one might do better."""
     edges = []
     for key, value in winner.items():

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from bob.adapters.base import Adapter
 from bob.adapters.classification import Classification
+from bob.adapters.detection import Detection
 from bob.adapters.multilabel import MultiLabel
+from bob.adapters.segmentation import Segmentation
 
-ADAPTERS: dict[str, type[Adapter]] = {"classification": Classification, "multilabel": MultiLabel}
+ADAPTERS: dict[str, type[Adapter]] = {
+    "classification": Classification,
+    "multilabel": MultiLabel,
+    "detection": Detection,
+    "segmentation": Segmentation,
+}

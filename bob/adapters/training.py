@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from bob.adapters.base import Inputs, Outcome, Protocol
 from bob.engines.recipe import ENGINE_VERSION, Limits, Recipe
-from bob.engines.settings import number, overridden
+from bob.engines.registry import Engine, get_engine
+from bob.engines.settings import number, overridden, setting_names
 from bob.errors import UserError
 from bob.machine import launched_processes
 
@@ -25,6 +26,8 @@ class Training(Protocol):
     """A recipe of the fine-tuning engine and the learning rates to choose from.
 
     Attributes:
+        engine: The library that trains; see `bob.engines.registry`.
+        engines: Others that can do the same, by `@NAME`.
         recipe: What to do.
         rates: Learning rates; with one alone nothing is chosen, and validation is only trained on.
         limits: The user's budget: updates of each training, hours of all together.
@@ -33,6 +36,8 @@ class Training(Protocol):
 
     recipe: Recipe
     rates: tuple[float, ...]
+    engine: str = "fine_tune"
+    engines: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     prior_sha256: str = ""
 
@@ -41,7 +46,7 @@ class Training(Protocol):
         recipe = {key: value for key, value in self.recipe.as_dict().items() if key != "lr"}
         budget = {key: value for key, value in vars(self.limits).items() if value is not None}
         own = {
-            "engine": "fine_tune",
+            "engine": self.engine,
             "engine_version": ENGINE_VERSION,
             "recipe": recipe,
             "grid": [{"lr": rate} for rate in self.rates],
@@ -50,9 +55,14 @@ class Training(Protocol):
         return super().as_dict() | own | ({"prior_sha256": self.prior_sha256} if self.prior_sha256 else {})
 
     @property
-    def takes_settings(self) -> bool:
-        """See `Protocol.takes_settings`."""
+    def trains(self) -> bool:
+        """See `Protocol.trains`."""
         return True
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """See `Protocol.settings`."""
+        return setting_names(self.recipe)
 
     def configured(self, overrides: dict[str, str], max_steps: int | None, max_hours: float | None) -> Protocol:
         """See `Protocol.configured`: `lr` may be several, as lr=1e-4/1e-3.
@@ -73,10 +83,18 @@ class Training(Protocol):
             prior_sha256=_sha256_of_prior(recipes[0].prior),
         )
 
+    def with_engine(self, name: str) -> Protocol:
+        """See `Protocol.with_engine`."""
+        if name not in self.engines:
+            return super().with_engine(name)
+        return replace(self, engine=name)
+
+    def _modifiers(self) -> list[str]:
+        return [*super()._modifiers(), *([self.engine] if self.engine in self.engines else [])]
+
     def run(self, given: Inputs, seed: int) -> Outcome:
         """See `Protocol.run`; checkpoints lie in the run's folder."""
-        from bob.engines.fine_tune import fine_tune
-
+        engine = get_engine(self.engine)
         common: dict[str, Any] = {"how": given.how, "seed": seed, "limits": self._share()}
         started = time.perf_counter()
         with ExitStack() as bars:
@@ -86,19 +104,19 @@ class Training(Protocol):
                 bars.close()
                 return bars.enter_context(given.reporter.training(self._stage(given, seed, recipe, trying)))
 
-            chosen, grid = self._choose(given, common | {"progress": progress})
+            chosen, grid = self._choose(engine, given, common | {"progress": progress})
             searched = time.perf_counter()
             told = progress(chosen, trying=False)
             final = {"folder": given.folder, "splits": self.final_splits, "progress": told}
-            trained = fine_tune(given.backbone, given.dataset, chosen, **common | final)
+            trained = engine.train(given.backbone, given.dataset, chosen, **common | final)
         if not launched_processes()[0]:
             trained.save(given.folder)
         fitted = time.perf_counter()
-        table = trained.predict_proba(given.dataset.splits["test"]).astype(float)
+        predicted = trained.predict(given.dataset.splits["test"])
         seconds = {"choose": searched - started, "fit": trained.seconds, "predict": time.perf_counter() - fitted}
         return Outcome(
-            table=table,
-            chosen={"lr": chosen.lr, **trained.facts()},
+            predicted=predicted,
+            chosen={"lr": chosen.lr, "engine": engine.version(), **trained.facts()},
             grid=grid,
             notes=(*trained.notes, *self._notes(chosen, grid, trained.finished, trained.steps)),
             seconds=seconds,
@@ -106,7 +124,7 @@ class Training(Protocol):
             images_per_second=trained.images_per_second,
         )
 
-    def _choose(self, given: Inputs, common: dict[str, Any]) -> tuple[Recipe, list[dict[str, Any]]]:
+    def _choose(self, engine: Engine, given: Inputs, common: dict[str, Any]) -> tuple[Recipe, list[dict[str, Any]]]:
         """The recipe with the learning rate that is best on validation, and every rate with its scores."""
         from bob.engines.search import search
 
@@ -114,7 +132,7 @@ class Training(Protocol):
             return self.recipe, []
         recipes = [replace(self.recipe, lr=rate) for rate in self.rates]
         folder, judge = given.folder / "search", partial(given.adapter.scores, given.dataset, "val")
-        grid = search(given.backbone, given.dataset, recipes, folder=folder, score=judge, **common)
+        grid = search(engine, given.backbone, given.dataset, recipes, folder=folder, score=judge, **common)
         best = given.adapter.best([row for row in grid if not row["diverged"]])
         return recipes[grid.index(best)], grid
 

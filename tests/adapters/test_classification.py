@@ -72,7 +72,7 @@ class Toy:
         return {"token0": slice(0, 4), "token1": slice(4, 8)}
 
     def judged(self, outcome: Outcome) -> Predictions:
-        return self.adapter.judge(self.open, "test", outcome.table)
+        return self.adapter.judge(self.open, "test", outcome.predicted)
 
 
 def _blobs(seed: int = 0, noise: float = 1.0, **sizes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -126,7 +126,7 @@ class TestContract:
     def test_same_again(self, adapter: type[Adapter], protocol: Protocol) -> None:
         one, other = (_run(protocol, _blobs())[0] for _ in range(2))
         assert one.chosen == other.chosen and one.grid == other.grid
-        np.testing.assert_array_equal(one.table, other.table)
+        np.testing.assert_array_equal(one.predicted, other.predicted)
 
     def test_unknown_protocol(self, adapter: type[Adapter], protocol: Protocol) -> None:
         assert adapter.protocol(protocol.name) is protocol

@@ -61,9 +61,9 @@ class Toy:
 def test_ranks_by_each_label(protocol: Probing) -> None:
     toy = Toy()
     outcome = protocol.run(cast(Any, toy), 0)
-    judged = toy.adapter.judge(toy.open, "test", outcome.table)
+    judged = toy.adapter.judge(toy.open, "test", outcome.predicted)
     assert METRICS["mean_auroc"].compute(judged) > 0.8
-    assert outcome.table.shape == (120, 3) and not np.allclose(outcome.table.sum(axis=1), 1)
+    assert outcome.predicted.shape == (120, 3) and not np.allclose(outcome.predicted.sum(axis=1), 1)
     assert all({"val_mean_auroc", "val_map"} < set(entry) for entry in outcome.grid)
     best = max(entry["val_mean_auroc"] for entry in outcome.grid)
     chosen = [entry for entry in outcome.grid if all(entry[key] == value for key, value in outcome.chosen.items())]
