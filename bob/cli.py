@@ -61,7 +61,8 @@ def run(
         typer.Option(
             "--task",
             "-t",
-            help="Card, folder:PATH, torchvision:NAME, hf:REPOSITORY, wilds:NAME; commas, globs and repeats work.",
+            help="Card, folder:PATH, torchvision:NAME, hf:REPOSITORY, wilds:NAME, coco:IMAGES:ANNOTATIONS.json, "
+            "voc:FOLDER, masks:IMAGES:MASKS, ...; commas, globs and repeats work.",
         ),
     ],
     protocol: Annotated[
@@ -70,7 +71,8 @@ def run(
             "--protocol",
             "-p",
             help="linear, knn, ... (`bob list protocols`); also few shots (linear@5shot, linear@10%), one block or all "
-            "(knn@block3, knn@blocks), crops (knn@patches9); default: the task's own.",
+            "(knn@block3, knn@blocks), crops (knn@patches9), another engine (finetune@detectron2); default: the "
+            "task's own.",
         ),
     ] = None,
     seed: Annotated[

@@ -10,6 +10,7 @@ import typer
 
 from bob.console import print_backbone, print_backbones, print_card, print_lines, print_table
 from bob.errors import UserError, did_you_mean
+from bob.results.record import find_record, read_record
 
 if TYPE_CHECKING:
     from bob.backbones.blueprint import Blueprint
@@ -43,12 +44,25 @@ def list_(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A backbone or a task.")],
+    name: Annotated[str, typer.Argument(help="A backbone, a task, or a run: its folder, or its id.")],
     registry: Folders = None,
     tasks: TaskFolders = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card, or the record, as JSON.")] = False,
+    results: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("results"),
+    images: Annotated[
+        bool, typer.Option("--images", help="Draw what a run predicted over test images, beside what is true.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write: NAME.png or NAME.svg.")] = Path("run.png"),
+    count: Annotated[int, typer.Option(min=1, help="How many images to draw.")] = 8,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection to draw.")] = 0.3,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of images.")] = 0,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
 ) -> None:
-    """Show a card in full: for a backbone what it is, what it needs, and whether its weights are here."""
+    """Show a card in full, or a run: for a backbone what it is, what it needs, and whether its weights are here."""
+    if images:
+        return _draw(find_record(results, name), out, count, threshold, seed, data_root)
+    if (run := _run_of(results, name)) is not None:
+        return _show_run(run, as_json)
     from bob.catalogue import load_backbone_cards, load_task_cards, resolve_tasks
 
     task_cards, backbone_cards = load_task_cards(tasks or []), load_backbone_cards(registry or [])
@@ -69,6 +83,43 @@ def show(
         print_lines([card.model_dump_json(indent=2)])
     else:
         print_backbone(card, _shape(card), weights_status(card))
+
+
+def _draw(record: Path, out: Path, count: int, threshold: float, seed: int, data_root: Path | None) -> None:
+    from bob.pictures.of_run import draw_run
+
+    names = draw_run(record, out, count=count, threshold=threshold, seed=seed, data_root=data_root)
+    print_lines([f"Written: {out.absolute()} ({', '.join(names)})"])
+
+
+def _run_of(results: Path, name: str) -> Path | None:
+    """The record that a name means, unless no run is called so."""
+    try:
+        return find_record(results, name)
+    except UserError:
+        return None
+
+
+def _show_run(path: Path, as_json: bool) -> None:
+    record = read_record(path)
+    if as_json:
+        return print_lines([record.model_dump_json(indent=2)])
+    request = record.request
+    print_card(
+        {
+            "run": record.run_id,
+            "what": f"{request.backbone} on {request.task}, {request.protocol['name']}, seed {request.seed}",
+            "metrics": {
+                name: f"{each.value:.4f} [{each.low:.4f}, {each.high:.4f}], n = {each.n}"
+                for name, each in record.metrics.items()
+            },
+            "chosen": record.chosen,
+            "notes": "; ".join(record.notes),
+            "seconds": {stage: f"{seconds:.1f}" for stage, seconds in record.cost.seconds.items()},
+            "created": record.created,
+            "files": str(path.parent),
+        }
+    )
 
 
 def _backbones(
@@ -100,7 +151,9 @@ def _list_tasks(names: Sequence[str] | None, folders: Sequence[Path]) -> None:
     print_lines(
         [
             "Without a card: folder:PATH (class folders or a CSV of path,label[,split][,group]), torchvision:NAME, "
-            "hf:REPOSITORY and wilds:NAME."
+            "hf:REPOSITORY and wilds:NAME; with objects coco:IMAGES:ANNOTATIONS.json, voc:FOLDER and "
+            "cityscapes:FOLDER; with a class of each pixel masks:IMAGES:MASKS and "
+            "panoptic:IMAGES:PNGS:ANNOTATIONS.json.",
         ]
     )
 
@@ -121,7 +174,8 @@ def _list_protocols() -> None:
 def _is_data(name: str) -> bool:
     """Whether a name without a card means images; torchvision spells its models, but no data set, in lower case."""
     kind, _, what = name.partition(":")
-    return kind == "folder" or (kind == "torchvision" and not what.partition("/")[0].islower())
+    paths = ("folder", "coco", "voc", "cityscapes", "masks", "panoptic")
+    return kind in paths or (kind == "torchvision" and not what.partition("/")[0].islower())
 
 
 def _shape(card: BackboneCard) -> Blueprint | str:
