@@ -35,6 +35,7 @@ _VIEW_RULES: dict[str, Rule] = {
     "scale": (lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1], "two rising positive numbers"),
     "sides": _RISING,
     "crop": or_none(_SIZE),
+    "cat_max_ratio": or_none((lambda value: 0 < value <= 1, "above 0 and up to 1")),
     "hflip": PROBABILITY,
     "color_jitter": NOT_NEGATIVE,
 }
@@ -66,10 +67,12 @@ class View:
         scale: Smallest and largest factor of `scale`.
         sides: Short sides to draw from, pixels.
         crop: Height and width of the random crop; smaller images are padded to it. None for whole images.
+        cat_max_ratio: Of class maps: a crop of which one class has a larger share is drawn again, up to ten times; None
+            for the first crop.
         hflip: Probability of a horizontal flip.
         color_jitter: Strength of the jitter of brightness, contrast and saturation.
 
-    Source: arXiv 2012.07177 (LSJ), arXiv 2310.19909 (both).
+    Source: arXiv 2012.07177 (LSJ), arXiv 2310.19909 (both), mmsegmentation's RandomCrop.
     """
 
     jitter: Literal["scale", "sides"] = "scale"
@@ -78,6 +81,7 @@ class View:
     scale: tuple[float, float] = (0.1, 2.0)
     sides: tuple[int, ...] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
     crop: tuple[int, int] | None = (1024, 1024)
+    cat_max_ratio: float | None = None
     hflip: float = 0.5
     color_jitter: float = 0.0
 
@@ -133,7 +137,7 @@ class SegmentationRecipe(Recipe):
     Source: arXiv 1807.10221 (UPerNet), mmsegmentation's configs/_base_/models/upernet_r50.py.
     """
 
-    view: View = View(short=512, long=2048, scale=(0.5, 2.0), crop=(512, 512), color_jitter=0.4)
+    view: View = View(short=512, long=2048, scale=(0.5, 2.0), crop=(512, 512), cat_max_ratio=0.75, color_jitter=0.4)
     decoder_width: int = 512
     dropout: float = 0.1
     auxiliary: float = 0.4

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 from bob.backbones.preprocess import INTERPOLATIONS, Preprocess
 from bob.data.base import Split
 from bob.data.loader import make_items
-from bob.data.objects import Objects
+from bob.data.objects import IGNORE, Objects
 from bob.engines.dense_batch import DenseBatch, Sample, collate
 from bob.engines.dense_recipe import View
 from bob.engines.order import epoch_positions, random_for_image
@@ -24,6 +24,8 @@ STRIDE = 32
 """Of the coarsest map that a backbone gives: heights and widths of batches are multiples of it."""
 
 _SMALLEST = 1.0  # pixels of a box's edges: what is left of an object below that cannot be learnt
+_ATTEMPTS = 10  # at a crop that is not all of one class
+Place = tuple[int, int, int, int]  # top, left, height and width of a crop
 
 
 def training_batches(
@@ -153,7 +155,7 @@ def _augmented(sample: Sample, preprocess: Preprocess, view: View) -> Sample:
     """Drawn from torch's global generator."""
     sample = _resized(sample, _random_size(sample.size, view), preprocess)
     if view.crop is not None:
-        sample = _cropped(sample, view.crop)
+        sample = _cropped(sample, _crop_place(sample, view.crop, view.cat_max_ratio))
     sample = _without_lost(sample)
     if torch.rand(()) < view.hflip:
         sample = _flipped(sample)
@@ -185,12 +187,30 @@ def _resized(sample: Sample, size: tuple[int, int], preprocess: Preprocess) -> S
     )
 
 
-def _cropped(sample: Sample, crop: tuple[int, int]) -> Sample:
-    """A random part of at most that size; boxes of objects with masks fit what is left of them."""
-    height, width = (min(have, want) for have, want in zip(sample.size, crop, strict=True))
-    top, left = (
-        int(torch.randint(have - want + 1, ())) for have, want in zip(sample.size, (height, width), strict=True)
-    )
+def _crop_place(sample: Sample, crop: tuple[int, int], most: float | None) -> Place:
+    """Where to crop; of class maps not where one class fills more than `most`, if there is such a place."""
+    place = _random_place(sample.size, crop)
+    if sample.classes is None or most is None:
+        return place
+    for _ in range(_ATTEMPTS):
+        top, left, height, width = place
+        shown = sample.classes[top : top + height, left : left + width]
+        counts = shown[shown != IGNORE].unique(return_counts=True)[1]
+        if len(counts) > 1 and counts.max() < most * counts.sum():
+            break
+        place = _random_place(sample.size, crop)
+    return place
+
+
+def _random_place(size: tuple[int, int], crop: tuple[int, int]) -> Place:
+    height, width = (min(have, want) for have, want in zip(size, crop, strict=True))
+    top, left = (int(torch.randint(have - want + 1, ())) for have, want in zip(size, (height, width), strict=True))
+    return top, left, height, width
+
+
+def _cropped(sample: Sample, place: Place) -> Sample:
+    """A part of it; boxes of objects with masks fit what is left of them."""
+    top, left, height, width = place
     part = (..., slice(top, top + height), slice(left, left + width))
     cut = replace(
         sample,

@@ -15,8 +15,6 @@ from bob.engines.dense_recipe import View
 from bob.engines.mmseg.library import load
 from bob.engines.order import random_for_image
 
-# Of mmsegmentation's configs/_base_/datasets/ade20k.py.
-_CAT_MAX_RATIO = 0.75
 # The strength of `View.color_jitter` at which a distortion is as strong as its defaults.
 _USUAL_JITTER = 0.4
 Sample = dict[str, Any]  # `inputs` uint8 (3, h, w), BGR, and `data_samples`
@@ -92,7 +90,7 @@ def training_pipeline(view: View, preprocess: Preprocess) -> Any:
         else mmcv.RandomChoiceResize(scales=[(view.long, side) for side in view.sides], **how)
     ]
     if view.crop is not None:
-        steps.append(own.RandomCrop(crop_size=view.crop, cat_max_ratio=_CAT_MAX_RATIO, ignore_index=IGNORE))
+        steps.append(own.RandomCrop(crop_size=view.crop, cat_max_ratio=view.cat_max_ratio or 1.0, ignore_index=IGNORE))
     steps.append(mmcv.RandomFlip(prob=view.hflip))
     if view.color_jitter:
         steps.append(own.PhotoMetricDistortion(**_distortion(view.color_jitter / _USUAL_JITTER)))
