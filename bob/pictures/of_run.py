@@ -168,12 +168,13 @@ def _predicted_label(predictions: Any, position: int) -> str:
 def _figure(record: Record, test: Split, positions: list[int], draw: Pair) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2 * _INCHES, _INCHES * len(positions) + 0.5), layout="constrained", dpi=150)
+    images = [test.images.read(int(test.indices[position])).permute(1, 2, 0).numpy() for position in positions]
+    heights = [_INCHES * image.shape[0] / image.shape[1] + 0.2 for image in images]
+    figure = Figure(figsize=(2 * _INCHES, sum(heights) + 0.5), layout="constrained", dpi=150)
     request = record.request
     figure.suptitle(f"{request.backbone} on {request.task}, {request.protocol['name']}: truth, prediction", fontsize=8)
-    grid = figure.subplots(len(positions), 2, squeeze=False)
-    for position, (truth, said) in zip(positions, grid, strict=True):
-        image = test.images.read(int(test.indices[position])).permute(1, 2, 0).numpy()
+    grid = figure.subplots(len(positions), 2, squeeze=False, height_ratios=heights)
+    for position, image, (truth, said) in zip(positions, images, grid, strict=True):
         draw(position, image, truth, said)
     return figure
 

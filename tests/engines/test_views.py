@@ -12,9 +12,10 @@ from torchvision.ops import masks_to_boxes
 from bob.backbones.preprocess import Preprocess
 from bob.data.base import ImageSet, Split
 from bob.data.objects import IGNORE, Objects, encode_masks
+from bob.engines.dense_batch import Sample
 from bob.engines.dense_recipe import View
+from bob.engines.views import _crop_place, training_batches
 from bob.engines.views import test_batches as batches_of_a_test
-from bob.engines.views import training_batches
 from bob.errors import UserError
 
 PREPROCESS = Preprocess(interpolation="bilinear", mean=(0.2, 0.4, 0.6))
@@ -184,3 +185,22 @@ def test_an_unreadable_image_is_a_users_mistake(workers) -> None:
         epoch(split_of(broken=3), workers=workers)
     with pytest.raises(UserError, match="no equal parts for 2 processes"):
         epoch(split_of(), batch_size=3, world=2)
+
+
+def test_crops_that_are_not_all_of_one_class() -> None:
+    """Of a map that is background but for a corner, more crops see the corner if that is asked for."""
+    classes = torch.zeros(64, 64, dtype=torch.int64)
+    classes[:24, :24] = 1
+    classes[40:, 40:] = IGNORE
+    sample = Sample(image=torch.zeros(3, 64, 64, dtype=torch.uint8), original=(64, 64), classes=classes)
+    seen = {}
+    for most in (None, 0.75):
+        mixed = []
+        for seed in range(40):
+            torch.manual_seed(seed)
+            top, left, height, width = _crop_place(sample, (24, 24), most)
+            assert (height, width) == (24, 24) and 0 <= top <= 40 and 0 <= left <= 40
+            share = (classes[top : top + 24, left : left + 24] == 1).float().mean()
+            mixed.append(bool(0.25 < share < 0.75))
+        seen[most] = sum(mixed)
+    assert seen[0.75] > 25 > 12 > seen[None]
