@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,9 @@ def make_items(
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
+        # While its frames live torch counts the dead process as one of its own, and would say so again, wherever the
+        # program is, when any other child ends.
+        traceback.clear_frames(error.__traceback__)
         raise UserError(
             f"A process that reads images died: {error}",
             "Memory or shared memory (docker's --shm-size) may be short: use fewer --workers; 0 needs neither.",
