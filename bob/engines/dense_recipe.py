@@ -138,6 +138,7 @@ class SegmentationRecipe(Recipe):
     Source: arXiv 1807.10221 (UPerNet), mmsegmentation's configs/_base_/models/upernet_r50.py.
     """
 
+    augmentation: None = None  # the view's
     view: View = View(short=512, long=2048, scale=(0.5, 2.0), crop=(512, 512), cat_max_ratio=0.75, color_jitter=0.4)
     decoder_width: int = 512
     dropout: float = 0.1
