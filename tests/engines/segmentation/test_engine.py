@@ -42,7 +42,7 @@ def test_learns_the_squares(train, backbone, recipe, squares, accuracy):
     assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
     found = trained.predict(squares.splits["test"])
     assert [mask.shape for mask in found] == [t.shape for t in map(squares.splits["test"].target, range(6))]
-    assert accuracy(found, squares.splits["test"]) > 0.93  # ground everywhere is 0.79
+    assert accuracy(found, squares.splits["test"]) > 0.9  # ground everywhere is 0.79
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
