@@ -39,7 +39,8 @@ def resolve_tasks(specs: Iterable[str], cards: Mapping[str, TaskCard]) -> list[T
 
     Sources that need no card are `folder:PATH`, `torchvision:NAME`, `hf:REPOSITORY`, `wilds:NAME`; with objects
     `coco:IMAGES:ANNOTATIONS.json`, `voc:FOLDER` and `cityscapes:FOLDER`; with a class of each pixel
-    `masks:IMAGES:MASKS` and `panoptic:IMAGES:PNGS:ANNOTATIONS.json`.
+    `masks:IMAGES:MASKS` and `panoptic:IMAGES:PNGS:ANNOTATIONS.json`; to search for images of the same class
+    `retrieval:PATH`, a folder as of `folder:PATH`.
 
     Raises:
         UserError: If a name is unknown; suggests close ones.
@@ -89,20 +90,22 @@ def _resolve_task(name: str, cards: Mapping[str, TaskCard]) -> TaskCard:
     kind, _, what = name.partition(":")
     if kind in _ADAPTER_OF_PATHS and what:
         # Whole paths, so that two folders of one name are two tasks.
-        paths = [what] if kind == "folder" else what.split(":")
-        source = ":".join([kind, *(str(Path(os.path.expanduser(path)).absolute()) for path in paths)])
+        paths = [what] if kind in ("folder", "retrieval") else what.split(":")
+        places = [str(Path(os.path.expanduser(path)).absolute()) for path in paths]
+        source, name = ":".join(["folder" if kind == "retrieval" else kind, *places]), ":".join([kind, *places])
     elif kind in ("torchvision", "hf", "wilds") and what:
         source = name
     else:
         hint = did_you_mean(name, cards) or "See `bob list tasks`."
         raise UserError(f"Unknown task '{name}'.", f"{hint} Your own images: folder:PATH.")
     card = TaskCard(name=kind, adapter=_ADAPTER_OF_PATHS.get(kind, "classification"), data=DataSpec(source=source))
-    return card.model_copy(update={"name": source})
+    return card.model_copy(update={"name": name})
 
 
 # Sources that are paths -> what their images are for.
-_ADAPTER_OF_PATHS: dict[str, Literal["classification", "detection", "segmentation"]] = {
+_ADAPTER_OF_PATHS: dict[str, Literal["classification", "retrieval", "detection", "segmentation"]] = {
     "folder": "classification",
+    "retrieval": "retrieval",
     **dict.fromkeys(("coco", "voc", "cityscapes"), "detection"),
     **dict.fromkeys(("masks", "panoptic"), "segmentation"),
 }

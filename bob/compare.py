@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bob.results.compare import Pair
-    from bob.results.metrics import Metric
+    from bob.results.metric import Metric
     from bob.results.statistics import Estimate
 
 

@@ -120,6 +120,16 @@ def _show_run(path: Path, as_json: bool) -> None:
             "files": str(path.parent),
         }
     )
+    groups = {"groups": record.per_group} if record.per_group else {}
+    for name, rows in {**groups, **record.breakdown}.items():
+        print_lines(["", f"{name.replace('_', ' ')}:"])
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        print_table(columns, [[_cell(row.get(key)) for key in columns] for row in rows], numeric_from=1)
+
+
+def _cell(value: object) -> object:
+    """A value of a record's table; what is not defined stays empty."""
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _backbones(

@@ -30,9 +30,9 @@ from bob.features.extract import Extraction, Stores, fill_stores, images_to_embe
 from bob.features.reading import FEATURE, Reading
 from bob.machine import count_flops, environment, launched_processes, peak_memory_bytes
 from bob.progress import Reporter
-from bob.results.any import AnyPredictions
-from bob.results.metrics import Metric, get_metric
-from bob.results.predictions import Predictions
+from bob.results.judged import Judged
+from bob.results.metric import Metric
+from bob.results.metrics import get_metric
 from bob.results.record import Cost, MetricResult, Record, has_record, record_folder, require_writable
 from bob.results.statistics import bootstrap
 from bob.task_cards import TaskCard
@@ -92,7 +92,7 @@ def run_pair(bench: Workbench, summary: Summary, reporter: Reporter, loading: fl
     if not todo:
         return
     require_writable(bench.settings.results)
-    _provide_features(bench, {reading for job in todo for reading in job.protocol.readings}, title, reporter)
+    provide_features(bench, {reading for job in todo for reading in job.protocol.readings}, title, reporter)
     for job in todo:
         with _collecting(summary):
             _run_job(bench, job, title, summary, reporter, loading)
@@ -143,18 +143,29 @@ def _what(job: Job) -> str:
 
 def _write(bench: Workbench, job: Job, outcome: Outcome, loading: float, summary: Summary) -> str:
     """Write the record; return its primary score with the interval, in words."""
-    predictions = bench.adapter.judge(job.dataset, "test", outcome.predicted)
+    tested = bench.adapter.tested
+    predictions = bench.adapter.judge(job.dataset, tested, outcome.predicted)
     record = _record(bench, job, outcome, predictions, loading)
     if bench.settings.recompute:
         shutil.rmtree(record_folder(bench.settings.results, job.request), ignore_errors=True)
-    files = partial(bench.adapter.write_files, job.dataset, "test", outcome.predicted)
+    files = partial(bench.adapter.write_files, job.dataset, tested, outcome.predicted)
     summary.written.append(record.write(bench.settings.results, predictions, files))
     score = record.metrics[record.primary]
     return f"{get_metric(record.primary).label} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}],"
 
 
-def _provide_features(bench: Workbench, readings: set[Reading], title: str, reporter: Reporter) -> None:
-    """Make sure that the stores of these readings are complete."""
+def provide_features(bench: Workbench, readings: set[Reading], title: str, reporter: Reporter) -> None:
+    """Make sure that the stores of these readings are complete.
+
+    Args:
+        bench: Backbone and task.
+        readings: What is to be stored of every image of the task.
+        title: Names the pair, for people.
+        reporter: Told what happens.
+
+    Raises:
+        UserError: If an image cannot be read, or its features be stored.
+    """
     backbone, how = bench.backbone, bench.settings.how
     pairs = list(bench.stores(sorted(readings, key=str)))
     if bench.settings.recompute:
@@ -185,7 +196,7 @@ def _check_stored(pairs: Sequence[tuple[ImageSet, Stores]], backbone: Backbone, 
             return require_same_features(stores[FEATURE], backbone, images, how)
 
 
-def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: AnyPredictions, loading: float) -> Record:
+def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: Judged, loading: float) -> Record:
     started = time.perf_counter()
     wanted = [get_metric(name) for name in job.request.metrics]
     # The primary one must be there; of the others, some are about objects that the test split does not have.
@@ -209,7 +220,8 @@ def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: AnyPredic
         primary=bench.task.primary,
         metrics=results,
         per_class=predictions.per_class(),
-        per_group=predictions.per_group() if isinstance(predictions, Predictions) else [],
+        per_group=predictions.per_group(),
+        breakdown=predictions.breakdown(),
         environment=environment(bench.settings.how.device),
         cost=_cost(bench, job, outcome, seconds),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),

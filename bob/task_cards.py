@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from bob.cards import SHA256, Card, Table
+from bob.task_tables import OtherSet, RetrievalSpec
 
 SplitName = Literal["train", "val", "test"]
 # Data sets that bob draws itself come with their splits.
@@ -181,9 +182,15 @@ class TaskCard(Card):
         recipe: Settings of the training protocols on this task, as after `--set`: sizes, epochs, rates.
         score_at: Where a segmenter is scored: `original`, the masks' own resolution, or a short side in pixels that
             masks and predictions are brought to.
+        sets: Further sets that `ood` and `ood_detection` test on.
+        retrieval: Which images are queries and which the database, for `retrieval`.
+        factors: Where the factors of the test images come from, for `factors`: `own` for those that the source has,
+            `imagenet-x` for ImageNet-X's annotations.
     """
 
-    adapter: Literal["classification", "multilabel", "detection", "segmentation"]
+    adapter: Literal[
+        "classification", "multilabel", "detection", "segmentation", "ood", "ood_detection", "factors", "retrieval"
+    ]
     version: int = Field(default=1, ge=1)
     data: DataSpec
     protocols: tuple[str, ...] = Field(default=("linear", "knn"), min_length=1)
@@ -193,6 +200,9 @@ class TaskCard(Card):
     class_names: Annotated[str | tuple[str, ...], AfterValidator(_checked_class_names)] = ()
     recipe: dict[str, str | int | float] = {}
     score_at: Literal["original"] | PositiveInt = "original"
+    sets: tuple[OtherSet, ...] = ()
+    retrieval: RetrievalSpec = RetrievalSpec()
+    factors: Literal["own", "imagenet-x"] = "own"
 
     @model_validator(mode="before")
     @classmethod
@@ -201,9 +211,15 @@ class TaskCard(Card):
         return {**_DEFAULTS.get(given["adapter"], {}), **given} if known else given
 
     @model_validator(mode="after")
-    def _is_scored_somewhere(self) -> Self:
-        if self.score_at != "original" and self.adapter != "segmentation":
-            raise ValueError(f"'score_at' is for segmentation, not for {self.adapter}")
+    def _says_nothing_in_vain(self) -> Self:
+        for key, adapters in _READ_BY.items():
+            if getattr(self, key) != type(self).model_fields[key].default and self.adapter not in adapters:
+                raise ValueError(f"'{key}' is for {' and '.join(adapters)}, not for {self.adapter}")
+        if self.adapter in _READ_BY["sets"] and not self.sets:
+            raise ValueError(f"{self.adapter} needs [[sets]] to test on")
+        names = [each.name for each in self.sets]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two of the sets are called '{twice[0]}'")
         return self
 
     @property
@@ -212,6 +228,13 @@ class TaskCard(Card):
         return self.adapter in DENSE
 
 
+# Keys that not every adapter reads -> those that do.
+_READ_BY: dict[str, tuple[str, ...]] = {
+    "score_at": ("segmentation",),
+    "sets": ("ood", "ood_detection"),
+    "retrieval": ("retrieval",),
+    "factors": ("factors",),
+}
 _SIZES = ("", "50", "75", "_small", "_medium", "_large")
 # What a card of another adapter than classification means if it does not say.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -225,5 +248,23 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "protocols": ("linear", "upernet"),
         "metrics": ("miou", "mean_accuracy", "pixel_accuracy"),
         "primary": "miou",
+    },
+    "ood": {
+        "metrics": ("shifted_top1", "clean_top1", "drop", "worst_set", "shifted_ece"),
+        "primary": "shifted_top1",
+    },
+    "ood_detection": {
+        "protocols": ("msp", "max_logit", "energy", "mahalanobis", "vim", "knn"),
+        "metrics": ("auroc", "near_auroc", "far_auroc", "aupr_out", "aupr_in", "fpr95"),
+        "primary": "auroc",
+    },
+    "factors": {
+        "metrics": ("worst_factor", "max_error_ratio", "top1", "nll", "ece"),
+        "primary": "worst_factor",
+    },
+    "retrieval": {
+        "protocols": ("cosine",),
+        "metrics": ("retrieval_map", "mrr", *(f"{kind}_{k}" for kind in ("precision", "recall") for k in (1, 5, 10))),
+        "primary": "retrieval_map",
     },
 }

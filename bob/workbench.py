@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +96,7 @@ class Workbench:
         self._stores: dict[tuple[int, Reading], FeatureStore] = {}
         self._maps: dict[tuple[int, Reading], np.ndarray] = {}
         self._columns: dict[Reading, Columns] = {}
+        self._made: dict[Hashable, Any] = {}
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -143,11 +144,21 @@ class Workbench:
         return features[indices]
 
     def stored(self, split: Split, reading: Reading = FEATURE) -> np.ndarray:
-        """Features (N, D) of the whole set behind a split, memory-mapped from a complete store, in the store's type."""
+        """Features (N, D) of the whole set behind a split, from complete stores, in their type.
+
+        They are memory-mapped, unless the set was joined of several.
+        """
         key = (id(split.images), reading)
         if key not in self._maps:
-            self._maps[key] = self._store(split.images, reading).read()
+            parts = [self._store(part, reading).read() for part in split.images.parts]
+            self._maps[key] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self._maps[key]
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made at the first call with this key and kept for all runs of the pair."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def _store(self, images: ImageSet, reading: Reading) -> FeatureStore:
         key = (id(images), reading)
@@ -160,6 +171,7 @@ class Workbench:
         protocol.require(self.task, dataset)
         metrics = list(dict.fromkeys((self.task.primary, *self.task.metrics)))
         grouped = any(get_metric(name, has_groups=bool(self.dataset.groups)).needs_groups for name in metrics)
+        tested = self.dataset.splits[self.adapter.tested]
         drawn = {} if protocol.shots is None else {"drawn": _described(dataset, ("train", "val"))}
         text = protocol.text_identity(self.backbone, self.task, dataset.classes)
         request = Request(
@@ -172,8 +184,9 @@ class Workbench:
                 "images_sha256": {name: split.images.fingerprint() for name, split in self.dataset.splits.items()},
                 "splits": _described(self.dataset, self.dataset.splits),
                 **drawn,
+                **self.dataset.identity(),
                 **({"score_at": self.task.score_at} if self.task.score_at != "original" else {}),
-                **({"groups_sha256": self.dataset.splits["test"].groups_checksum()} if grouped else {}),
+                **({"groups_sha256": tested.groups_checksum()} if grouped else {}),
             },
             protocol=protocol.as_dict(),
             metrics=tuple(metrics),
@@ -202,7 +215,7 @@ class JobInputs:
 
     def __init__(self, bench: Workbench, job: Job, reporter: Reporter) -> None:
         self.task = bench.task
-        self.dataset = job.dataset.sealed("test")
+        self.dataset = job.dataset.sealed(bench.adapter.tested)
         self.adapter = bench.adapter
         self.backbone = bench.backbone
         self.how = bench.settings.how
@@ -222,6 +235,10 @@ class JobInputs:
     def columns(self, reading: Reading) -> Columns:
         """Where each part of a reading stands in its features."""
         return self._bench.columns(reading)
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for all runs of this backbone on this task."""
+        return self._bench.once(key, make)
 
 
 def _described(dataset: Dataset, names: Iterable[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from bob.errors import UserError, did_you_mean
 from bob.features.extract import Extraction
 from bob.features.reading import FEATURE, Columns, Reading
 from bob.progress import Reporter
-from bob.results.any import AnyPredictions
+from bob.results.judged import Judged
 from bob.results.metrics import get_metric
 from bob.task_cards import TaskCard
 
@@ -54,6 +54,13 @@ class Inputs(typing.Protocol):
 
     def columns(self, reading: Reading) -> Columns:
         """Where each part of a reading stands in its features."""
+        ...
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made at the first call with this key and kept for all runs of this backbone and task.
+
+        The key must tell all that the result depends on beside backbone and task: the seed, the shots, a protocol.
+        """
         ...
 
 
@@ -208,10 +215,12 @@ class Adapter(ABC):
     Attributes:
         protocols: By name.
         choose_by: Metrics that choose hyperparameters on validation; each settles the ties of those before.
+        tested: The split that is sealed during a run and judged after it.
     """
 
     protocols: ClassVar[dict[str, Protocol]]
     choose_by: ClassVar[tuple[str, ...]]
+    tested: ClassVar[str] = "test"
 
     @classmethod
     def protocol(cls, spec: str) -> Protocol:
@@ -230,7 +239,7 @@ class Adapter(ABC):
         return protocol
 
     @abstractmethod
-    def judge(self, dataset: Dataset, split: str, predicted: Any) -> AnyPredictions:
+    def judge(self, dataset: Dataset, split: str, predicted: Any) -> Judged:
         """Predictions together with what is true of a split, from which every metric can be computed.
 
         Args:

@@ -67,6 +67,11 @@ class ImageSet(ABC):
         """Return the SHA-256 (hex) of all that `target` gives; None where there is nothing."""
         return None
 
+    @property
+    def parts(self) -> Sequence[ImageSet]:
+        """The sets that this one is made of, one after the other: itself, if it was not joined of several."""
+        return (self,)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -143,8 +148,12 @@ class Dataset:
         return self.splits["train"].images.labels.ndim == 2
 
     def image_sets(self) -> list[ImageSet]:
-        """The distinct image sets behind the splits, in a fixed order."""
-        return list({id(s.images): s.images for s in self.splits.values()}.values())
+        """The distinct image sets behind the splits, in a fixed order; of joined ones the parts."""
+        return list({id(part): part for split in self.splits.values() for part in split.images.parts}.values())
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's id must cover beside images, labels and what is where in the splits; JSON-ready."""
+        return {}
 
     def class_counts(self) -> dict[str, np.ndarray]:
         """For each split (C,) int64: images of each class, or with each label present."""

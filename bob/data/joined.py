@@ -25,6 +25,11 @@ class JoinedImages(ImageSet):
         self.group_names = parts[0].group_names
         self.subjects = _joined([part.subjects for part in parts])
 
+    @property
+    def parts(self) -> Sequence[ImageSet]:
+        """See `ImageSet.parts`; features are stored for each, so that other splits and tasks share them."""
+        return tuple(own for part in self._parts for own in part.parts)
+
     def read(self, index: int) -> torch.Tensor:
         """See `ImageSet.read`."""
         part, own = self._place(index)

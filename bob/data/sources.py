@@ -11,6 +11,8 @@ from bob.data.partition import partition, require_learnable
 from bob.errors import UserError, did_you_mean
 from bob.task_cards import GENERATED, DataSpec, TaskCard
 
+# Adapters of images that have one class each.
+ONE_CLASS = ("ood", "ood_detection", "factors")
 _LONGEST_LAYOUT = 200  # characters, in an error
 BUILT_IN = (*GENERATED, "orl_faces")
 PREFIXES = (
@@ -26,7 +28,11 @@ def load_task(card: TaskCard, data_root: Path | None = None, check: bool = True)
     Raises:
         UserError: As `load_dataset`; if there are more or fewer names than classes.
     """
-    dataset = load_dataset(card.data, data_root, card.adapter, check=check)
+    if card.adapter == "retrieval":
+        from bob.data.retrieval import load_retrieval
+
+        return load_retrieval(card, _root(data_root), check)
+    dataset = _tested_as_asked(card, load_dataset(card.data, data_root, card.adapter, check=check), _root(data_root))
     if card.adapter == "segmentation":
         dataset = replace(dataset, facts={**dataset.facts, "score_at": card.score_at})
     names = _imagenet_names() if card.class_names == "imagenet" else tuple(card.class_names)
@@ -39,6 +45,27 @@ def load_task(card: TaskCard, data_root: Path | None = None, check: bool = True)
             "Correct class_names on the task card.",
         )
     return replace(dataset, classes=names)
+
+
+def _tested_as_asked(card: TaskCard, dataset: Dataset, root: Path) -> Dataset:
+    """The data set with what its adapter tests on beside, or knows of, the task's own test images."""
+    if card.adapter == "ood":
+        from bob.data.shifted import with_shifts
+
+        return with_shifts(card, dataset, root)
+    if card.adapter == "ood_detection":
+        from bob.data.outlier_sets import with_outliers
+
+        return with_outliers(card, dataset, root)
+    if card.adapter == "factors":
+        from bob.data.factors import with_factors
+
+        return with_factors(card, dataset, root)
+    return dataset
+
+
+def _root(data_root: Path | None) -> Path:
+    return (data_root or places.data_root()).expanduser()
 
 
 def load_dataset(
@@ -57,7 +84,7 @@ def load_dataset(
         UserError: If the source is unknown, its data cannot be had, cannot be split, do not suit the adapter, or differ
             in number from what `expect` and `classes` say.
     """
-    root = (data_root or places.data_root()).expanduser()
+    root = _root(data_root)
     dataset = _drawn(spec) if spec.source in ("shapes", "shapes_multilabel") else _divided(spec, root, adapter)
     if adapter is not None and dataset.splits:
         _require_fit(dataset, spec, adapter)
@@ -81,7 +108,8 @@ def _require_fit(dataset: Dataset, spec: DataSpec, adapter: str) -> None:
     """Fail unless the data say what the adapter asks; which objects there are also says which labels an image has."""
     images = dataset.splits["train"].images
     own = images.target_kind or ("multilabel" if dataset.multilabel else "classification")
-    if adapter != own and not (adapter == "multilabel" and dataset.multilabel):
+    fits = (adapter == "multilabel" and dataset.multilabel) or (own == "classification" and adapter in ONE_CLASS)
+    if adapter != own and not fits:
         raise UserError(
             f"{spec.source} has {_WHAT[own]} for each image.",
             f'Use adapter = "{own}" on a task card of yours (a TOML file; --tasks names its folder).',

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from bob.errors import UserError
-from bob.results.any import AnyPredictions
 from bob.results.detection import DetectionPredictions
+from bob.results.judged import Judged
 from bob.results.leaderboard import comparable, tidy
-from bob.results.metrics import Floats, Metric
+from bob.results.metric import Metric
 from bob.results.multilabel import MultiLabelPredictions
 from bob.results.precision_recall import Curve
 from bob.results.precision_recall import average_precision as box_precision
@@ -24,6 +24,7 @@ from bob.results.ranking import Ranking, average_precision
 from bob.results.record import Record
 from bob.results.segmentation import SegmentationPredictions, ious
 from bob.results.statistics import Estimate, paired_bootstrap, replicates
+from bob.results.terms import Floats
 
 _RESAMPLES = 2000
 # What `class_table` says of each class, for each kind of predictions.
@@ -83,7 +84,7 @@ def find_pair(records: Sequence[Record], a: str, b: str) -> Pair:
     return Pair(by_id[chosen[a]], by_id[chosen[b]])
 
 
-def require_same_samples(a: AnyPredictions, b: AnyPredictions, names: tuple[str, str] = ("a", "b")) -> None:
+def require_same_samples(a: Judged, b: Judged, names: tuple[str, str] = ("a", "b")) -> None:
     """Refuse predictions on different test samples.
 
     Args:
@@ -100,7 +101,7 @@ def require_same_samples(a: AnyPredictions, b: AnyPredictions, names: tuple[str,
         raise UserError(message, "Run both again on the same data.")
 
 
-def overall(metric: Metric, a: AnyPredictions, b: AnyPredictions, names: tuple[str, str] = ("a", "b")) -> Estimate:
+def overall(metric: Metric, a: Judged, b: Judged, names: tuple[str, str] = ("a", "b")) -> Estimate:
     """The metric's difference, `b` minus `a`, with its paired bootstrap interval.
 
     Raises:
@@ -110,7 +111,7 @@ def overall(metric: Metric, a: AnyPredictions, b: AnyPredictions, names: tuple[s
     return paired_bootstrap(metric, a, b)
 
 
-def class_table(a: AnyPredictions, b: AnyPredictions, names: tuple[str, str] = ("a", "b")) -> pd.DataFrame:
+def class_table(a: Judged, b: Judged, names: tuple[str, str] = ("a", "b")) -> pd.DataFrame:
     """How each class fares under two backbones, the most hurt first: an overall gain can hide the loss of a class.
 
     The score of a class is its recall or, where images have several labels, the label's average precision; of a
@@ -146,7 +147,7 @@ def class_table(a: AnyPredictions, b: AnyPredictions, names: tuple[str, str] = (
     return table.sort_values(["difference", "high", "class"]).reset_index(drop=True)
 
 
-def _first_difference(a: AnyPredictions, b: AnyPredictions, names: tuple[str, str]) -> str:
+def _first_difference(a: Judged, b: Judged, names: tuple[str, str]) -> str:
     if a.kind != b.kind:
         return f"{names[0]} is about {a.kind}, {names[1]} about {b.kind}"
     if a.classes != b.classes:
@@ -159,7 +160,7 @@ def _first_difference(a: AnyPredictions, b: AnyPredictions, names: tuple[str, st
     return _other_truth(a, b)
 
 
-def _other_truth(a: AnyPredictions, b: AnyPredictions) -> str:
+def _other_truth(a: Judged, b: Judged) -> str:
     """Which of the same samples has another truth in each, and what of it differs."""
     if isinstance(a, DetectionPredictions) and isinstance(b, DetectionPredictions):
         if a.federated != b.federated:

@@ -18,6 +18,7 @@ from bob.data.objects import Detections, Objects
 from bob.results.checks import check_integers, check_schema, check_shape, check_size, encodable, read_parquet
 from bob.results.coco_input import flatten
 from bob.results.coco_matching import AREAS, THRESHOLDS, Ints, Outcome
+from bob.results.judged import Judged, Row
 from bob.results.precision_recall import Curve, average_precision, mean_over_classes
 
 CLASSES_KEY = b"bob.detection.classes"
@@ -35,7 +36,7 @@ class _Last:
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionPredictions:
+class DetectionPredictions(Judged):
     """The objects of each image of a test split, and which detections found one at which threshold and size.
 
     Detections are in the order of their images, within an image by class, within a class by falling score. Those that
@@ -162,7 +163,7 @@ class DetectionPredictions:
             last.values[shape, area] = mean_over_classes(self.curves(shape, area), weights)
         return last.values[shape, area]
 
-    def per_class(self) -> list[dict[str, str | int | float]]:
+    def per_class(self) -> list[Row]:
         """For each class with an object: `class`, `n` objects, `ap` and `ap50` of boxes and, with masks, `mask_ap`.
 
         Regions to ignore are no objects.

@@ -23,13 +23,14 @@ from bob.results.checks import (
     encodable,
     read_parquet,
 )
+from bob.results.judged import Judged, Row
 from bob.results.ranking import Ranking, average_precision, roc_auc
 
 LABELS_KEY = b"bob.multilabel.classes"
 
 
 @dataclass(frozen=True, eq=False)
-class MultiLabelPredictions:
+class MultiLabelPredictions(Judged):
     """What a classifier said about each label of each sample of a test split.
 
     Attributes:
@@ -84,7 +85,7 @@ class MultiLabelPredictions:
         """For each label, the samples of which it is known, by falling probability."""
         return [Ranking.of(self.labels[:, k], self.probabilities[:, k]) for k in range(len(self.classes))]
 
-    def per_class(self) -> list[dict[str, str | int | float]]:
+    def per_class(self) -> list[Row]:
         """For each label that is known of a sample: `class`, `n` of those, `positives`, and `auroc` and `ap`.
 
         An area that is not defined (no positive; for `auroc`, no negative) is left out.

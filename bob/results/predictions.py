@@ -24,6 +24,7 @@ from bob.results.checks import (
     encodable,
     read_parquet,
 )
+from bob.results.judged import Judged, Row
 
 _CLASSES_KEY = b"bob.classes"
 _GROUPS_KEY = b"bob.groups"
@@ -41,7 +42,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(Judged):
     """What a classifier said about each sample of a test split, without the full table of probabilities.
 
     Attributes:
@@ -131,7 +132,7 @@ class Predictions:
             group_names=tuple(encodable(group_names)),
         )
 
-    def per_class(self) -> list[dict[str, str | int | float]]:
+    def per_class(self) -> list[Row]:
         """For each class that has samples, in order: `class` (its name), `n`, and the share that is right, `recall`."""
         right = self.predicted == self.labels
         members = {int(index): self.labels == index for index in np.unique(self.labels)}
@@ -140,7 +141,7 @@ class Predictions:
             for index, of_class in members.items()
         ]
 
-    def per_group(self) -> list[dict[str, str | int | float]]:
+    def per_group(self) -> list[Row]:
         """For each group that has samples, in order: `group` (its name), `n`, and the share that is right, `accuracy`.
 
         Empty if the data have no groups.

@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bob import places
 from bob.errors import UserError
-from bob.results.any import AnyPredictions, read_predictions
+from bob.results.any import read_predictions
+from bob.results.judged import Judged, Row
 
 # Raised when a record gains a key, which an older bob would call unknown; keys that are added have a default, so that
-# older records still read. 2: per_group.
-SCHEMA_VERSION = 2
+# older records still read. 2: per_group. 3: breakdown.
+SCHEMA_VERSION = 3
 RUNS = "runs"
 RECORD_FILE = "record.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -111,13 +112,14 @@ class Record(_Part):
     metrics: dict[str, MetricResult]
     per_class: list[dict[str, str | int | float]]
     per_group: list[dict[str, str | int | float]] = []
+    breakdown: dict[str, list[Row]] = {}
     predictions_sha256: str = ""
     environment: dict[str, Any]
     cost: Cost
     created: str
 
     def write(
-        self, results: Path, predictions: AnyPredictions, write_files: Callable[[Path], None] = lambda folder: None
+        self, results: Path, predictions: Judged, write_files: Callable[[Path], None] = lambda folder: None
     ) -> Path:
         """Write the record with its predictions beside it, both or neither; return their folder.
 
@@ -218,7 +220,7 @@ def read_record(path: Path) -> Record:
     raise UserError(f"Cannot read the record {path}: {reason}.", "Delete its folder and run it again.")
 
 
-def predictions_of(record_path: Path) -> AnyPredictions:
+def predictions_of(record_path: Path) -> Judged:
     """The per-sample predictions beside a record, of whichever kind its task has.
 
     Raises:

@@ -17,6 +17,7 @@ from scipy import sparse
 from bob.data.objects import IGNORE
 from bob.errors import UserError
 from bob.results.checks import check_integers, check_schema, check_shape, check_size, encodable, read_parquet
+from bob.results.judged import Judged, Row
 
 CLASSES_KEY = b"bob.segmentation.classes"
 _SCORE_AT_KEY = b"bob.segmentation.score_at"
@@ -29,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationPredictions:
+class SegmentationPredictions(Judged):
     """Pixels of each image of a test split, counted by class; those whose truth is `IGNORE` count for nothing.
 
     Attributes:
@@ -101,7 +102,7 @@ class SegmentationPredictions:
         intersection, truth, own = np.stack(rows, axis=1)
         return cls(encodable(names), intersection, truth, own, tuple(encodable(classes)), score_at)
 
-    def per_class(self) -> list[dict[str, str | int | float]]:
+    def per_class(self) -> list[Row]:
         """For each class that occurs: `class`, `n` images that show it, `iou`, and `accuracy`, the share found.
 
         A class that is predicted but not there has no accuracy, and its iou, which is 0, counts in the mean.

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bob.errors import UserError
-from bob.results.any import AnyPredictions
-from bob.results.metrics import Floats, Metric, Weighted
+from bob.results.judged import Judged
+from bob.results.metric import Metric, Weighted
+from bob.results.terms import Floats
 
 Values = TypeVar("Values", "pd.Series[float]", NDArray[np.float64])
 
@@ -42,7 +43,7 @@ class Estimate:
 
 def bootstrap(
     metrics: Sequence[Metric],
-    predictions: AnyPredictions,
+    predictions: Judged,
     *,
     resamples: int = 2000,
     confidence: float = 0.95,
@@ -83,8 +84,8 @@ def bootstrap(
 
 def paired_bootstrap(
     metric: Metric,
-    first: AnyPredictions,
-    second: AnyPredictions,
+    first: Judged,
+    second: Judged,
     *,
     resamples: int = 2000,
     confidence: float = 0.95,

@@ -15,8 +15,8 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from bob.data.objects import Detections, Objects, encode_masks
 from bob.errors import UserError
-from bob.results.any import AnyPredictions
 from bob.results.detection import DetectionPredictions
+from bob.results.judged import Judged
 from bob.results.metrics import METRICS, get_metric
 from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
@@ -196,7 +196,7 @@ def test_values_lie_between_0_and_the_largest(name: str, case: str) -> None:
     assert 0 <= METRICS[name].compute(_predictions(CASES[case])) <= METRICS[name].largest
 
 
-def _of_each_kind() -> dict[str, AnyPredictions]:
+def _of_each_kind() -> dict[str, Judged]:
     """Predictions on which every metric of their kind is defined."""
     corners = np.array([[0, 0, 10, 10], [0, 0, 50, 50], [0, 0, 99, 99]], dtype=np.float64)
     rles, labels = encode_masks(np.ones((3, 99, 99), dtype=bool)), np.zeros(3, dtype=np.int64)

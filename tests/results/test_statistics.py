@@ -13,7 +13,8 @@ from scipy import stats
 
 from bob.errors import UserError
 from bob.results import statistics
-from bob.results.metrics import METRICS, Metric
+from bob.results.metric import Metric
+from bob.results.metrics import METRICS
 from bob.results.predictions import Predictions
 from bob.results.statistics import Estimate, bootstrap, over_seeds, paired_bootstrap, ranks, z_scores
 
