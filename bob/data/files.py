@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 
-from bob import places
 from bob.data.base import ImageSet
 from bob.data.loader import granted_cores
+from bob.data.remembered import Remembered
 from bob.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
@@ -109,48 +107,21 @@ def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
     Raises:
         UserError: If a file cannot be read; names it.
     """
-    known = _HashTable(root)
+    known = Remembered("fingerprints", root, ["sha256"])
+
+    def sha256(name: str) -> str:
+        try:
+            return str(known.row(name, _sha256)[0])
+        except OSError as error:
+            problem = f"Cannot read image {root / name}: {error.strerror}."
+            raise UserError(problem, "Restore or remove it.") from error
+
     with ThreadPoolExecutor(granted_cores()) as pool:
-        hashes = list(pool.map(known.sha256, names))
+        hashes = list(pool.map(sha256, names))
     known.save()
     return hashes
 
 
-class _HashTable:
-    """What is known of the content of the files below one folder."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:20]
-        self._path = places.home() / "fingerprints" / f"{key}.parquet"
-        self._known: dict[str, tuple[str, str]] = {}
-        # A table that is missing, damaged or of an older bob only means that files are read again.
-        with suppress(OSError, ValueError, KeyError):
-            table = pd.read_parquet(self._path)
-            rows = zip(table["name"], table["stamp"], table["sha256"], strict=True)
-            self._known = {name: (stamp, sha) for name, stamp, sha in rows}
-        self._changed = False
-
-    def sha256(self, name: str) -> str:
-        path = self._root / name
-        try:
-            stat = os.stat(path)
-            # The change time too, because unpacking an archive sets the modification time.
-            now = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}"
-            stamp, sha = self._known.get(name, ("", ""))
-            if stamp == now:
-                return sha
-            with path.open("rb") as file:
-                sha = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise UserError(f"Cannot read image {path}: {error.strerror}.", "Restore or remove it.") from error
-        self._known[name] = (now, sha)
-        self._changed = True
-        return sha
-
-    def save(self) -> None:
-        if not self._changed:
-            return
-        rows = [(name, *values) for name, values in sorted(self._known.items())]
-        with places.atomic_file(self._path) as temporary:
-            pd.DataFrame(rows, columns=["name", "stamp", "sha256"]).to_parquet(temporary, index=False)
+def _sha256(path: Path) -> tuple[str]:
+    with path.open("rb") as file:
+        return (hashlib.file_digest(file, "sha256").hexdigest(),)

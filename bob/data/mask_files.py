@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageFile
 
-from bob import places
 from bob.data.files import UNREADABLE
 from bob.data.loader import granted_cores
+from bob.data.remembered import Remembered, Row
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".pgm"})
 """Files that keep every pixel's number; JPEG does not."""
@@ -28,7 +25,7 @@ VERSION = 1
 
 # PIL widens grey of two and four bits to the range of eight; the number in the file is what counts.
 _WIDENED = {"L;2": 85, "L;4": 17}
-_COLUMNS = ["name", "stamp", "sha256", "height", "width", "values", "pixels"]
+_COLUMNS = ["sha256", "height", "width", "values", "pixels"]
 
 Decoder = Callable[[bytes], np.ndarray]
 """A mask file's bytes -> the number in each pixel, (H, W); raises one of `UNREADABLE`, or `NoMask`."""
@@ -102,51 +99,18 @@ def scan(root: Path, names: Sequence[str], decode: Decoder) -> list[MaskFacts | 
         names: Paths relative to it.
         decode: How they are read.
     """
-    known = _Table(root, decode)
-    with ThreadPoolExecutor(granted_cores()) as pool:
-        found = list(pool.map(known.facts, names))
-    known.save()
-    return found
+    known = Remembered("masks", root, _COLUMNS, [decode.__name__, str(VERSION)])
 
-
-class _Table:
-    """What is known of the masks below one folder."""
-
-    def __init__(self, root: Path, decode: Decoder) -> None:
-        self._root, self._decode = root, decode
-        key = hashlib.sha256(f"{root.resolve()}\n{decode.__name__}\n{VERSION}".encode()).hexdigest()[:20]
-        self._path = places.home() / "masks" / f"{key}.parquet"
-        self._known: dict[str, tuple[str, MaskFacts]] = {}
-        # A table that is missing, damaged or of another bob only means that masks are read again.
-        with suppress(OSError, ValueError, KeyError):
-            table = pd.read_parquet(self._path)
-            rows = zip(*(table[column].tolist() for column in _COLUMNS), strict=True)
-            self._known = {name: (stamp, _from_row(row)) for name, stamp, *row in rows}
-        self._changed = False
-
-    def facts(self, name: str) -> MaskFacts | str:
-        path = self._root / name
+    def facts(name: str) -> MaskFacts | str:
         try:
-            stat = os.stat(path)
-            # The change time too, because unpacking an archive sets the modification time.
-            now = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}"
-            stamp, facts = self._known.get(name, ("", None))
-            if facts is None or stamp != now:
-                facts = _facts(path.read_bytes(), self._decode)
-                self._known[name], self._changed = (now, facts), True
+            return _from_row(known.row(name, lambda path: _as_row(_facts(path.read_bytes(), decode))))
         except UNREADABLE as error:
             return what_is_wrong(error)
-        return facts
 
-    def save(self) -> None:
-        if not self._changed:
-            return
-        rows = [
-            (name, stamp, facts.sha256, *facts.size, facts.values.tobytes(), facts.pixels.tobytes())
-            for name, (stamp, facts) in sorted(self._known.items())
-        ]
-        with places.atomic_file(self._path) as temporary:
-            pd.DataFrame(rows, columns=_COLUMNS).to_parquet(temporary, index=False)
+    with ThreadPoolExecutor(granted_cores()) as pool:
+        found = list(pool.map(facts, names))
+    known.save()
+    return found
 
 
 def _facts(content: bytes, decode: Decoder) -> MaskFacts:
@@ -162,7 +126,11 @@ def _facts(content: bytes, decode: Decoder) -> MaskFacts:
     return MaskFacts(hashlib.sha256(content).hexdigest(), size, values.astype(np.int64), pixels.astype(np.int64))
 
 
-def _from_row(row: Sequence[Any]) -> MaskFacts:
+def _as_row(facts: MaskFacts) -> Row:
+    return facts.sha256, *facts.size, facts.values.tobytes(), facts.pixels.tobytes()
+
+
+def _from_row(row: Row) -> MaskFacts:
     sha256, height, width, values, pixels = row
     return MaskFacts(sha256, (height, width), np.frombuffer(values, np.int64), np.frombuffer(pixels, np.int64))
 

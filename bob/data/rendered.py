@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,12 +16,11 @@ import torch
 
 from bob import places
 from bob.data.base import ImageSet
+from bob.data.made_folder import ensure_folder
 from bob.data.silhouettes import PHOTOS
 from bob.errors import UserError
 
 _TABLE = "table.parquet"
-_META = "meta.json"
-_ATTEMPTS = 3
 _LIBRARIES = ("numpy", "pillow", "scikit-learn")
 
 
@@ -52,10 +47,13 @@ class Recipe:
         """Where the rendered data set lies."""
         return places.home() / "rendered" / f"{self.source}-v{self.version}-seed{self.seed}"
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Names of the files whose content is verified."""
-        return (*(f"{name}.npy" for name in self.arrays), _TABLE)
+    def write(self, folder: Path) -> None:
+        """Draw the data set into a folder."""
+        arrays, table = self.render()
+        for name in self.arrays:
+            # Plain writing, not a writable memory map: on a full disk that would end in SIGBUS.
+            np.save(folder / f"{name}.npy", arrays[name])
+        table.to_parquet(folder / _TABLE, index=False)
 
 
 class RenderedImages(ImageSet):
@@ -125,22 +123,9 @@ def ensure_rendered(recipe: Recipe) -> Path:
     Raises:
         UserError: If the folder cannot be written.
     """
-    try:
-        for _ in range(_ATTEMPTS):
-            if _is_intact(recipe):
-                return recipe.folder
-            _render(recipe)
-        if _is_intact(recipe):
-            return recipe.folder
-    except OSError as error:
-        raise UserError(
-            f"Cannot render the data set {recipe.source!r} into {recipe.folder}: {error}.",
-            "Free some space there, or set BOB_HOME to another folder.",
-        ) from error
-    raise UserError(
-        f"The data set {recipe.source!r} reads back damaged from {recipe.folder} however often it is rendered.",
-        "Set BOB_HOME to a folder on another disk.",
-    )
+    identity = {"source": recipe.source, "version": recipe.version, "seed": recipe.seed}
+    made_with = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return ensure_folder(recipe.folder, identity, recipe.write, {"made_with": made_with})
 
 
 def open_array(folder: Path, name: str, rows: slice) -> np.ndarray:
@@ -165,53 +150,3 @@ def rows_of(counts: Mapping[str, int], split: str) -> slice:
 def content_hash(array: np.ndarray) -> str:
     """Return the SHA-256 (hex) of an array's bytes."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-
-
-def _render(recipe: Recipe) -> None:
-    arrays, table = recipe.render()
-    with places.atomic_folder(recipe.folder) as temporary:
-        for name in recipe.arrays:
-            # Plain writing, not a writable memory map: on a full disk that would end in SIGBUS.
-            np.save(temporary / f"{name}.npy", arrays[name])
-        table.to_parquet(temporary / _TABLE, index=False)
-        (temporary / _META).write_text(json.dumps(_describe(recipe, temporary), indent=2) + "\n", encoding="utf-8")
-        # Asked again, since another process may have put a good folder there while we were drawing.
-        if os.path.lexists(recipe.folder) and not _is_intact(recipe):
-            _discard(recipe.folder)
-
-
-def _describe(recipe: Recipe, folder: Path) -> dict[str, object]:
-    return {
-        "source": recipe.source,
-        "version": recipe.version,
-        "seed": recipe.seed,
-        "sha256": {name: _file_hash(folder / name) for name in recipe.files},
-        "made_with": {name: importlib.metadata.version(name) for name in _LIBRARIES},
-    }
-
-
-def _is_intact(recipe: Recipe) -> bool:
-    try:
-        meta = json.loads((recipe.folder / _META).read_text(encoding="utf-8"))
-        identity = (meta["source"], meta["version"], meta["seed"])
-        return identity == (recipe.source, recipe.version, recipe.seed) and all(
-            meta["sha256"][name] == _file_hash(recipe.folder / name) for name in recipe.files
-        )
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
-        return False
-
-
-def _discard(path: Path) -> None:
-    # Moved aside in one step first, so that nobody ever opens a half-removed folder.
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        os.replace(path, aside / "damaged")
-    except FileNotFoundError:
-        pass  # another process was faster
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +16,7 @@ from bob import places
 from bob.data import scenes
 from bob.data.base import ImageSet
 from bob.data.coco import load_coco
+from bob.data.made_folder import ensure_folder
 from bob.data.objects import encode_masks
 from bob.data.scenes import Scenes, load_scenes
 from bob.data.silhouettes import CLASSES
@@ -34,8 +32,6 @@ MASK_CLASSES = ("background", *CLASSES)
 COCO_SOURCE = "images/{split}:annotations/{split}.json"
 MASKS_SOURCE = "images/{split}:masks/{split}"
 
-_META = "meta.json"
-_ATTEMPTS = 3
 _JPEG_QUALITY = 95
 
 Format = Literal["coco", "voc", "masks"]
@@ -64,19 +60,7 @@ def scene_files(seed: int = 0) -> Path:
     """
     splits = load_scenes(seed)
     folder = places.home() / "rendered" / f"scene_files-v{scenes.VERSION}.{VERSION}-seed{seed}"
-    try:
-        for _ in range(_ATTEMPTS):
-            if _is_intact(folder):
-                return folder
-            _put(folder, splits)
-        if _is_intact(folder):
-            return folder
-    except OSError as error:
-        raise UserError(
-            f"Cannot write the scenes' files into {folder}: {error}.",
-            "Free some space there, or set BOB_HOME to another folder.",
-        ) from error
-    raise UserError(f"The files in {folder} read back damaged.", "Set BOB_HOME to a folder on another disk.")
+    return ensure_folder(folder, {"version": [scenes.VERSION, VERSION]}, partial(_put, splits))
 
 
 def export_scenes(format: str, out: Path, seed: int = 0) -> str:
@@ -112,40 +96,9 @@ def export_scenes(format: str, out: Path, seed: int = 0) -> str:
     return source.format(out=out)
 
 
-def _put(folder: Path, splits: dict[str, Scenes]) -> None:
-    with places.atomic_folder(folder) as temporary:
-        _write_coco(temporary, splits)
-        _write_masks(temporary, splits)
-        meta = {"version": [scenes.VERSION, VERSION], "sha256": _hashes(temporary)}
-        (temporary / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-        # Asked again, since another process may have put a good folder there while we were writing.
-        if os.path.lexists(folder) and not _is_intact(folder):
-            _discard(folder)
-
-
-def _is_intact(folder: Path) -> bool:
-    try:
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-        return meta["version"] == [scenes.VERSION, VERSION] and meta["sha256"] == _hashes(folder)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
-        return False
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the one that says so; a file too many is damage too."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _META)
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _discard(path: Path) -> None:
-    # Moved aside in one step first, so that nobody ever opens a half-removed folder.
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        os.replace(path, aside / "damaged")
-    except FileNotFoundError:
-        pass  # another process was faster
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _put(splits: dict[str, Scenes], folder: Path) -> None:
+    _write_coco(folder, splits)
+    _write_masks(folder, splits)
 
 
 def _write_coco(folder: Path, splits: dict[str, Scenes]) -> None:

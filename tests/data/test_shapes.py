@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy import stats
 
-from bob.data import rendered, shapes
+from bob.data import made_folder, rendered, shapes
 from bob.data.base import Dataset
 from bob.data.rendered import Recipe, ensure_rendered
 from bob.data.shapes import ShapesImages, draw, load_shapes
@@ -283,7 +283,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(home: Path, monkeypatch
 
 
 def test_a_disk_that_never_reads_back_well_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendered, "_is_intact", lambda recipe: False)
+    monkeypatch.setattr(made_folder, "_is_intact", lambda folder, identity: False)
     with pytest.raises(UserError, match="reads back damaged"):
         ensure_rendered(tiny([]))
 
