@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 from bob.backbones.base import Backbone, hash_tensors
 from bob.data.base import Dataset
 from bob.engines.augment import epoch_batches
-from bob.engines.carry_out import Start, backbone_to_train, carry_out, epochs, identity_of
-from bob.engines.devices import open_accelerator
+from bob.engines.carry_out import Start, backbone_to_train, carry_out
 from bob.engines.network import Network, make_head
 from bob.engines.objective import Classification
 from bob.engines.prior import Prior, load_prior
 from bob.engines.recipe import Limits, Recipe
 from bob.engines.trained import TrainedClassifier
 from bob.engines.training import Progress
-from bob.engines.training_data import make_plan, training_split
+from bob.engines.work import Work
 
 if TYPE_CHECKING:
     from bob.features.extract import Extraction
@@ -68,31 +67,25 @@ def train(
 
     Source: arXiv 2310.19909 (the recipe), timm's train.py.
     """
-    accelerator = open_accelerator(how)
-    split = training_split(dataset, splits)
-    plan = make_plan(len(split), recipe, accelerator.num_processes, accelerator.device)
-    prior = None if recipe.prior is None else load_prior(recipe.prior, backbone, len(split))
+    work = Work.of(backbone, dataset, recipe, how, seed, splits)
+    prior = None if recipe.prior is None else load_prior(recipe.prior, backbone, len(work.split))
     prior_sha256 = None if prior is None else _prior_sha256(prior)
 
     def make() -> Start:
         width = backbone.width()
-        copied, notes = backbone_to_train(backbone, recipe, accelerator.device)
+        copied, notes = backbone_to_train(backbone, recipe, work.accelerator.device)
         # On the CPU first, where its random numbers are the same for every device.
-        head = make_head(recipe.head, width, len(dataset.classes)).to(accelerator.device)
+        head = make_head(recipe.head, width, len(dataset.classes)).to(work.accelerator.device)
         network = Network(copied, head, frozen=recipe.trainable == "head")
-        return Start(network, Classification(len(dataset.classes), recipe, plan, seed), notes)
+        return Start(network, Classification(len(dataset.classes), recipe, work.plan, seed), notes)
 
     return carry_out(
+        work,
         make,
-        epochs(partial(epoch_batches, split, backbone.preprocess, recipe.augmentation), plan, how, seed, accelerator),
+        work.epochs(partial(epoch_batches, work.split, backbone.preprocess, recipe.augmentation)),
         TrainedClassifier,
-        recipe=recipe,
-        plan=plan,
-        identity=identity_of(backbone, dataset, split, recipe, how, seed, prior_sha256=prior_sha256),
-        accelerator=accelerator,
-        how=how,
+        identity=work.identity(prior_sha256=prior_sha256),
         folder=folder,
-        seed=seed,
         limits=limits,
         progress=progress,
         prior=prior,

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -15,7 +15,7 @@ from bob.engines.checkpoint import Checkpoints
 from bob.engines.devices import sum_over_processes
 from bob.engines.interrupts import Interrupts
 from bob.engines.logs import Log
-from bob.engines.loop import Loaded, Outcome, Trainer
+from bob.engines.loop import Loaded, Outcome
 from bob.engines.recipe import Limits
 from bob.engines.training_data import Plan
 from bob.errors import UserError
@@ -30,6 +30,31 @@ Parts = Iterator[Any]
 # From an epoch and the part of it to begin with to its parts; closing it ends the processes that load.
 Load = Callable[[int, int], Parts]
 Progress = Callable[[Update], None]
+
+
+class Updates(Protocol):
+    """What does the updates of a training; see `bob.engines.loop.Trainer`."""
+
+    @property
+    def lr(self) -> float:
+        """Largest learning rate in the last update."""
+        ...
+
+    def update(self, number: int, parts: Loaded, stop: bool = False) -> Outcome:
+        """Do one update."""
+        ...
+
+    def state(self, to_go_on: bool = True) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint holds."""
+        ...
+
+    def agree(self) -> None:
+        """Make all processes the same."""
+        ...
 
 
 class Training:
@@ -49,7 +74,7 @@ class Training:
     """
 
     def __init__(
-        self, trainer: Trainer, plan: Plan, load: Load, checkpoints: Checkpoints, accelerator: Accelerator
+        self, trainer: Updates, plan: Plan, load: Load, checkpoints: Checkpoints, accelerator: Accelerator
     ) -> None:
         self.step = 0
         self.seconds = 0.0

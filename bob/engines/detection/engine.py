@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 
 from bob.backbones.base import Backbone
 from bob.data.base import Dataset
-from bob.engines.carry_out import Start, backbone_to_train, carry_out, epochs, identity_of
+from bob.engines.carry_out import Start, backbone_to_train, carry_out
 from bob.engines.dense_recipe import DetectionRecipe, require_read
 from bob.engines.detection.network import Detector
 from bob.engines.detection.objective import Detection
 from bob.engines.detection.trained import TrainedDetector
-from bob.engines.devices import open_accelerator
 from bob.engines.recipe import Limits
 from bob.engines.training import Progress
-from bob.engines.training_data import make_plan, training_split
 from bob.engines.views import training_batches
+from bob.engines.work import Work
 
 if TYPE_CHECKING:
     from bob.features.extract import Extraction
@@ -59,30 +58,22 @@ def train(
     Source: arXiv 2310.19909 (the recipe), arXiv 1712.00726 (the detector).
     """
     require_read(recipe)
-    accelerator = open_accelerator(how)
-    split = training_split(dataset, splits)
-    plan = make_plan(len(split), recipe, accelerator.num_processes, accelerator.device)
-    masks = bool(split.images.has_masks)  # type: ignore[attr-defined]
+    work = Work.of(backbone, dataset, recipe, how, seed, splits)
+    masks = bool(work.split.images.has_masks)  # type: ignore[attr-defined]
 
     def make() -> Start:
-        copied, notes = backbone_to_train(backbone, recipe, accelerator.device)
+        copied, notes = backbone_to_train(backbone, recipe, work.accelerator.device)
         frozen = recipe.trainable == "head" or not list(copied.model.parameters())
         network = Detector(copied, len(dataset.classes), recipe, masks, frozen)
-        return Start(network, Detection(plan), notes)
+        return Start(network, Detection(work.plan), notes)
 
     return carry_out(
+        work,
         make,
-        epochs(partial(training_batches, split, backbone.preprocess, recipe.view), plan, how, seed, accelerator),
+        work.epochs(partial(training_batches, work.split, backbone.preprocess, recipe.view)),
         TrainedDetector,
-        recipe=recipe,
-        plan=plan,
-        identity=identity_of(
-            backbone, dataset, split, recipe, how, seed, detector=_VERSION, library=version(), masks=masks
-        ),
-        accelerator=accelerator,
-        how=how,
+        identity=work.identity(detector=_VERSION, library=version(), masks=masks),
         folder=folder,
-        seed=seed,
         limits=limits,
         progress=progress,
     )

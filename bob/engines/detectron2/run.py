@@ -12,7 +12,7 @@ from timm.utils import ModelEmaV3
 
 from bob.backbones.base import Backbone
 from bob.data.base import Dataset, Split
-from bob.engines.carry_out import backbone_to_train, identity_of, planned_notes
+from bob.engines.carry_out import backbone_to_train
 from bob.engines.checkpoint import Checkpoints
 from bob.engines.dense_recipe import DetectionRecipe
 from bob.engines.detectron2.data import training_loader
@@ -26,7 +26,7 @@ from bob.engines.logs import Log
 from bob.engines.recipe import Limits
 from bob.engines.schedule import make_schedule
 from bob.engines.training import Progress
-from bob.engines.training_data import Plan, make_plan, training_split
+from bob.engines.work import Work
 
 if TYPE_CHECKING:
     from bob.features.extract import Extraction
@@ -47,31 +47,18 @@ def run(
     progress: Progress,
 ) -> TrainedDetector:
     """See `bob.engines.detectron2.engine.train`."""
-    split = training_split(dataset, splits)
-    plan = make_plan(len(split), recipe, 1, how.device)
-    own = {"detectron2": version(), "detectron2_engine": ENGINE_VERSION}
-    identity = identity_of(backbone, dataset, split, recipe, how, seed, **own)
+    work = Work.of(backbone, dataset, recipe, how, seed, splits)
+    identity = work.identity(detectron2=version(), detectron2_engine=ENGINE_VERSION)
     # The caller's random streams stay where they are.
     with quiet(), torch.random.fork_rng(devices=[how.device] if how.device.type == "cuda" else []):
         torch.manual_seed(seed)
         copied, notes = backbone_to_train(backbone, recipe, how.device)
-        detector = _detector(copied, dataset, split, recipe).to(how.device)
-        training = _Training(detector, copied, split, recipe, plan, how, seed, Checkpoints(folder, identity))
+        detector = _detector(copied, dataset, work.split, recipe).to(how.device)
+        training = _Training(detector, copied, work, Checkpoints(folder, identity))
         training.run(limits, progress)
         training.finish()
-    return TrainedDetector(
-        detector=detector,
-        backbone=copied,
-        recipe=recipe,
-        how=how,
-        steps=training.step,
-        planned_steps=plan.steps,
-        batch_size=plan.batch,
-        seconds=training.seconds,
-        images_per_second=training.step * plan.batch / training.seconds if training.seconds else 0.0,
-        train_loss=sum(training.losses) / len(training.losses) if training.losses else float("nan"),
-        notes=(*notes, *planned_notes(recipe, plan, training.largest)),
-    )
+    fields = work.fields(training.step, training.seconds, training.losses, training.largest)
+    return TrainedDetector(detector=detector, backbone=copied, **{**fields, "notes": (*notes, *fields["notes"])})
 
 
 def _detector(backbone: Backbone, dataset: Dataset, split: Split, recipe: DetectionRecipe) -> Detector:
@@ -87,30 +74,18 @@ class _Training:
     Args:
         detector: On its device.
         backbone: The detector's.
-        split: Trained on.
-        recipe: What to do.
-        plan: How updates are cut.
-        how: Precision and decoding processes.
-        seed: Of everything random.
+        work: What is trained on what.
         checkpoints: Where to go on from.
     """
 
     def __init__(
-        self,
-        detector: Detector,
-        backbone: Backbone,
-        split: Split,
-        recipe: DetectionRecipe,
-        plan: Plan,
-        how: Extraction,
-        seed: int,
-        checkpoints: Checkpoints,
+        self, detector: Detector, backbone: Backbone, work: Work[DetectionRecipe], checkpoints: Checkpoints
     ) -> None:
+        recipe, plan = work.recipe, work.plan
         self.step, self.seconds, self.largest = 0, 0.0, plan.part
         self.losses: list[float] = []
-        self._detector, self._backbone, self._split = detector, backbone, split
-        self._recipe, self._plan, self._how, self._seed = recipe, plan, how, seed
-        self._checkpoints = checkpoints
+        self._detector, self._backbone, self._work = detector, backbone, work
+        self._plan, self._checkpoints = plan, checkpoints
         self._frozen = recipe.trainable == "head"
         self._average = ModelEmaV3(detector, decay=recipe.ema_decay) if recipe.ema_decay is not None else None
         lr = recipe.peak_lr(plan.batch)
@@ -153,22 +128,22 @@ class _Training:
 
     def _trainer(self, interrupts: Interrupts) -> Trainer:
         loader = training_loader(
-            self._split,
+            self._work.split,
             self._backbone.preprocess,
-            self._recipe.view,
+            self._work.recipe.view,
             self._plan,
-            seed=self._seed,
-            workers=self._how.workers,
+            seed=self._work.seed,
+            workers=self._work.how.workers,
             step=self.step,
         )
         trainer = Trainer(
             self._detector,
             loader,
             self._optimizer,
-            recipe=self._recipe,
+            recipe=self._work.recipe,
             plan=self._plan,
-            seed=self._seed,
-            precision=self._how.precision,
+            seed=self._work.seed,
+            precision=self._work.how.precision,
             interrupts=interrupts,
         )
         trainer.largest = self.largest

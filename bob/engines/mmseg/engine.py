@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bob.backbones.base import Backbone
-from bob.data.base import Dataset, Split
+from bob.data.base import Dataset
 from bob.data.loader import make_items
-from bob.engines.carry_out import identity_of, planned_notes
 from bob.engines.checkpoint import Checkpoints
 from bob.engines.dense_recipe import SegmentationRecipe, require_read
-from bob.engines.devices import open_accelerator
-from bob.engines.loop import Trainer
 from bob.engines.mmseg import library
 from bob.engines.mmseg.model import make_segmentor
 from bob.engines.mmseg.runner import RunnerTrainer, make_runner
@@ -24,12 +20,10 @@ from bob.engines.order import epoch_positions
 from bob.engines.recipe import Limits
 from bob.engines.segmentation.engine import pyramid_to_train
 from bob.engines.training import Load, Parts, Progress, Training
-from bob.engines.training_data import Plan, make_plan, training_split
+from bob.engines.work import Work
 from bob.errors import UserError
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from bob.features.extract import Extraction
 
 _NO_LIMITS = Limits()
@@ -80,64 +74,39 @@ def train(
     """
     require_read(recipe, {"ema_decay": None})
     name = version()
-    accelerator = open_accelerator(how)
+    work = Work.of(backbone, dataset, recipe, how, seed, splits)
+    plan, accelerator = work.plan, work.accelerator
     if accelerator.num_processes > 1:
         raise UserError(
             f"mmsegmentation trains in one process here, not in {accelerator.num_processes}.",
             "Start one process, or leave @mmseg out: bob's own engine trains in several.",
         )
-    split = training_split(dataset, splits)
-    plan = make_plan(len(split), recipe, 1, accelerator.device)
-    identity = identity_of(backbone, dataset, split, recipe, how, seed, library=name)
-    checkpoints = Checkpoints(folder, identity)
-    load = _loader(backbone, split, recipe, plan, how, seed)
+    checkpoints = Checkpoints(folder, work.identity(library=name))
     with library.contained(seed, accelerator.device):
         pyramid, notes = pyramid_to_train(backbone, recipe, accelerator.device)
         segmentor = make_segmentor(pyramid, len(dataset.classes), recipe, backbone.preprocess)
         segmentor.to(accelerator.device)
         trainer = RunnerTrainer(segmentor, recipe, plan, seed, accelerator.device, how.precision)
-        training = Training(typing.cast(Trainer, trainer), plan, load, checkpoints, accelerator)
-        _run(segmentor, trainer, training, plan, checkpoints, accelerator, limits, progress)
+        training = Training(trainer, plan, _loader(work), checkpoints, accelerator)
+
+        def run() -> None:
+            training.go_on()
+            training.run(limits, progress)
+
+        make_runner(segmentor, trainer, run, plan, checkpoints.folder, accelerator.device).train()
+    fields = work.fields(training.step, training.seconds, training.losses, trainer.largest)
     return TrainedSegmentor(
         segmentor=segmentor.eval(),
         network=trainer.network.eval(),
-        recipe=recipe,
-        how=how,
-        steps=training.step,
-        planned_steps=plan.steps,
-        batch_size=plan.batch,
-        seconds=training.seconds,
-        images_per_second=training.step * plan.batch / training.seconds if training.seconds else 0.0,
-        train_loss=sum(training.losses) / len(training.losses) if training.losses else float("nan"),
-        notes=(*notes, *planned_notes(recipe, plan, trainer.largest)),
+        **{**fields, "notes": (*notes, *fields["notes"])},
     )
 
 
-def _run(
-    segmentor: Any,
-    trainer: RunnerTrainer,
-    training: Training,
-    plan: Plan,
-    checkpoints: Checkpoints,
-    accelerator: Accelerator,
-    limits: Limits,
-    progress: Progress,
-) -> None:
-    """All updates that are left, inside `Runner.train`."""
-
-    def run() -> None:
-        training.go_on()
-        training.run(limits, progress)
-
-    make_runner(segmentor, trainer, run, plan, checkpoints.folder, accelerator.device).train()
-
-
-def _loader(
-    backbone: Backbone, split: Split, recipe: SegmentationRecipe, plan: Plan, how: Extraction, seed: int
-) -> Load:
+def _loader(work: Work[SegmentationRecipe]) -> Load:
     def load(epoch: int, start: int) -> Parts:
-        batches = epoch_positions(len(split), plan.part, seed=seed, epoch=epoch, start=start)
-        make = TrainingBatches(split, backbone.preprocess, recipe.view, batches, seed, epoch)
-        return make_items(len(batches), make, how.workers)
+        batches = epoch_positions(len(work.split), work.plan.part, seed=work.seed, epoch=epoch, start=start)
+        view, preprocess = work.recipe.view, work.backbone.preprocess
+        make = TrainingBatches(work.split, preprocess, view, batches, work.seed, epoch)
+        return make_items(len(batches), make, work.how.workers)
 
     return load

@@ -155,6 +155,24 @@ def make_runner(
         folder: Everything that it writes goes below it.
         device: Of the segmentor.
     """
+    runner = _quiet_runner(run, plan, device)(
+        segmentor,
+        str(folder),
+        train_dataloader=[],
+        train_cfg={},
+        optim_wrapper=trainer.wrapper,
+        default_hooks=dict.fromkeys(_NO_HOOKS),
+        visualizer={"type": load("mmengine.visualization").Visualizer, "vis_backends": None},
+        default_scope="mmseg",
+        experiment_name="bob",
+    )
+    trainer.runner = runner
+    (folder / runner.timestamp).rmdir()  # for logs, of which there are none
+    return runner
+
+
+def _quiet_runner(run: Callable[[], None], plan: Plan, device: torch.device) -> Any:
+    """The class of a Runner that trains by `run` and changes nothing of the process."""
     module = load("mmengine.runner")
 
     class Loop(module.BaseLoop):  # type: ignore[name-defined]
@@ -188,20 +206,7 @@ def make_runner(
         def build_train_loop(self, _: Any) -> Any:
             return Loop(self, self._train_dataloader)
 
-    runner = Quiet(
-        segmentor,
-        str(folder),
-        train_dataloader=[],
-        train_cfg={},
-        optim_wrapper=trainer.wrapper,
-        default_hooks=dict.fromkeys(_NO_HOOKS),
-        visualizer={"type": load("mmengine.visualization").Visualizer, "vis_backends": None},
-        default_scope="mmseg",
-        experiment_name="bob",
-    )
-    trainer.runner = runner
-    (folder / runner.timestamp).rmdir()  # for logs, of which there are none
-    return runner
+    return Quiet
 
 
 def _wrapper(optimizer: torch.optim.Optimizer, recipe: SegmentationRecipe, device: torch.device, precision: str) -> Any:

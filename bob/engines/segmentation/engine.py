@@ -13,16 +13,16 @@ import torch
 from bob.backbones.base import Backbone
 from bob.backbones.pyramid import Pyramid
 from bob.data.base import Dataset
-from bob.engines.carry_out import Start, backbone_to_train, carry_out, epochs, identity_of
+from bob.engines.carry_out import Start, backbone_to_train, carry_out
 from bob.engines.dense_recipe import SegmentationRecipe, require_read
-from bob.engines.devices import open_accelerator
 from bob.engines.recipe import Limits
 from bob.engines.segmentation.network import SegmentationNetwork, UPerNet
 from bob.engines.segmentation.objective import Segmentation
 from bob.engines.segmentation.trained import TrainedSegmenter
 from bob.engines.training import Progress
-from bob.engines.training_data import Plan, make_plan, training_split
+from bob.engines.training_data import Plan
 from bob.engines.views import training_batches
+from bob.engines.work import Work
 from bob.extras import import_extra
 
 if TYPE_CHECKING:
@@ -78,20 +78,14 @@ def train(
     """
     require_read(recipe)
     library = version()
-    accelerator = open_accelerator(how)
-    split = training_split(dataset, splits)
-    plan = make_plan(len(split), recipe, accelerator.num_processes, accelerator.device)
+    work = Work.of(backbone, dataset, recipe, how, seed, splits)
     return carry_out(
-        lambda: start(backbone, len(dataset.classes), recipe, plan, accelerator.device),
-        epochs(partial(training_batches, split, backbone.preprocess, recipe.view), plan, how, seed, accelerator),
+        work,
+        lambda: start(backbone, len(dataset.classes), recipe, work.plan, work.accelerator.device),
+        work.epochs(partial(training_batches, work.split, backbone.preprocess, recipe.view)),
         TrainedSegmenter,
-        recipe=recipe,
-        plan=plan,
-        identity=identity_of(backbone, dataset, split, recipe, how, seed, library=library),
-        accelerator=accelerator,
-        how=how,
+        identity=work.identity(library=library),
         folder=folder,
-        seed=seed,
         limits=limits,
         progress=progress,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import replace
 
@@ -13,7 +12,6 @@ from bob.engines import segmentation
 from bob.engines.recipe import CROP_AND_FLIP, Limits
 from bob.engines.segmentation.network import UPerNet
 from bob.errors import UserError
-from bob.features.extract import Extraction
 
 
 @pytest.fixture
@@ -30,56 +28,6 @@ def train(squares, on_cpu, tmp_path):
 
 def test_version():
     assert re.fullmatch(r"segmentation-models-pytorch \d+\.\d+\.\d+.*", segmentation.version())
-
-
-@pytest.mark.slow
-def test_learns_the_squares(train, backbone, recipe, squares, accuracy):
-    losses: list[float] = []
-    view = replace(recipe.view, crop=(40, 40), scale=(1.0, 1.0), color_jitter=0.0)
-    longer = replace(recipe, epochs=40, lr=3e-3, micro_batch=4, view=view)
-    trained = train(backbone, longer, progress=lambda update: losses.append(update.loss))
-    assert trained.finished and trained.steps == trained.planned_steps == len(losses) == 120
-    assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
-    found = trained.predict(squares.splits["test"])
-    assert [mask.shape for mask in found] == [t.shape for t in map(squares.splits["test"].target, range(6))]
-    assert accuracy(found, squares.splits["test"]) > 0.9  # ground everywhere is 0.79
-
-
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
-def test_trains_plain_transformers_and_networks_of_stages(train, open_tiny, recipe, squares, name):
-    trained = train(open_tiny(name, 64), recipe, limits=Limits(max_steps=2))
-    assert not trained.finished and trained.steps == 2
-    assert len(trained.predict(squares.splits["val"])) == 6
-
-
-def test_goes_on_with_the_same_weights(train, backbone, recipe, same, tmp_path):
-    whole = train(backbone, recipe)
-    half = train(backbone, recipe, folder=tmp_path / "b", limits=Limits(max_steps=4))
-    assert half.steps == 4
-    again = train(backbone, recipe, folder=tmp_path / "b")
-    assert again.steps == 6
-    assert same(whole.network, again.network)
-    assert not same(whole.network, half.network)
-
-
-def test_frozen_backbone_stays(train, backbone, recipe, same, tmp_path):
-    before = copy.deepcopy(backbone.model)
-    trained = train(backbone, replace(recipe, trainable="head"))
-    assert same(trained.network.backbone.model, before)
-    trained.save(tmp_path / "saved")
-    assert [path.name for path in (tmp_path / "saved").iterdir()] == ["head.safetensors"]
-
-
-def test_trained_backbone_keeps_its_statistics_and_the_given_one_its_weights(train, backbone, recipe, same, tmp_path):
-    before = copy.deepcopy(backbone.model)
-    trained = train(backbone, recipe)
-    assert same(backbone.model, before)
-    old, new = before.state_dict(), trained.network.backbone.model.state_dict()
-    moved = {key for key in old if not torch.equal(old[key], new[key])}
-    assert moved and not [key for key in moved if "running" in key or "num_batches" in key]
-    assert any(isinstance(old[key], torch.Tensor) and "bn" in key for key in moved)
-    trained.save(tmp_path / "saved")
-    assert {path.name for path in (tmp_path / "saved").iterdir()} == {"head.safetensors", "backbone.safetensors"}
 
 
 def test_batches_do_not_change_what_is_predicted(train, backbone, recipe, squares, on_cpu):
@@ -129,13 +77,6 @@ def test_trains_fewer_at_a_time_when_memory_runs_out(train, backbone, recipe, mo
     monkeypatch.setattr(UPerNet, "forward", short)
     trained = train(backbone, replace(recipe, micro_batch=4), limits=Limits(max_steps=1))
     assert "Memory held 2 images in one forward pass of training, of 4." in trained.notes
-
-
-def test_trains_in_bfloat16(train, backbone, recipe, squares):
-    how = Extraction(torch.device("cpu"), precision="bfloat16", workers=0)
-    trained = train(backbone, recipe, how=how, limits=Limits(max_steps=2))
-    assert trained.train_loss > 0
-    assert len(trained.predict(squares.splits["val"])) == 6
 
 
 @pytest.mark.parametrize(
