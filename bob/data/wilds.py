@@ -22,12 +22,12 @@ class _Images(NamedTuple):
 
 
 def load_wilds(name: str, root: Path) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
-    """Read `iwildcam` (v2.0), `camelyon17` (v1.0) or `fmow` (v1.1) as `wilds.get_dataset(NAME, root)` unpacks it.
+    """Read `iwildcam` (v2.0), `camelyon17`, `waterbirds` (v1.0) or `fmow` (v1.1), as `wilds.get_dataset` unpacks them.
 
     The splits are the official ones, by WILDS' names: `train`, the out-of-distribution `val` and `test`, and the
     in-distribution `id_val` and (not for camelyon17) `id_test`. Groups are the domains that WILDS asks about: the
     camera's location, the hospital, and for fmow the region, whose worst accuracy on `test` is its headline number
-    (there without the region "Other", here with it where it occurs).
+    (there without the region "Other", here with it where it occurs), and for waterbirds the bird and the background.
 
     Returns:
         Class names, and the image set of each split.
@@ -111,6 +111,25 @@ def _fmow(folder: Path) -> _Images:
     return _Images(table, classes)
 
 
+def _waterbirds(folder: Path) -> _Images:
+    metadata = _table(folder, "metadata.csv", ("img_filename", "y", "split", "place"), "SPECIES/*.jpg")
+    columns = {name: _numbers(metadata[name], folder / "metadata.csv") for name in ("y", "place", "split")}
+    for name, largest in {"y": 1, "place": 1, "split": 2}.items():
+        if not columns[name].between(0, largest).all():
+            problem = f"{folder / 'metadata.csv'}: the column '{name}' has values other than 0 to {largest}."
+            raise UserError(problem, "Download it again.")
+    birds, grounds = np.array(["landbird", "waterbird"]), np.array(["land", "water"])
+    table = pd.DataFrame(
+        {
+            "path": metadata["img_filename"],
+            "label": columns["y"],
+            "group": pd.Series(birds[columns["y"]]) + " on " + grounds[columns["place"]],
+            "split": columns["split"].map({0: "train", 1: "val", 2: "test"}),
+        }
+    )
+    return _Images(table, tuple(birds.tolist()))
+
+
 def _by_year(metadata: pd.DataFrame) -> pd.Series:
     """Official split `time_after_2016`: ID before 2013, val from 2013, test from 2016 on; the rest is left out."""
     taken = pd.to_datetime(metadata["timestamp"], utc=True, format="ISO8601")
@@ -159,4 +178,5 @@ _READERS: Mapping[str, tuple[str, Callable[[Path], _Images]]] = {
     "iwildcam": ("iwildcam_v2.0", _iwildcam),
     "camelyon17": ("camelyon17_v1.0", _camelyon17),
     "fmow": ("fmow_v1.1", _fmow),
+    "waterbirds": ("waterbirds_v1.0", _waterbirds),
 }

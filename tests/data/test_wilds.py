@@ -50,6 +50,38 @@ def test_the_out_of_distribution_splits_are_the_official_ones(iwildcam) -> None:
     assert load_dataset(own, iwildcam).splits["test"].names[0].endswith("16.jpg")
 
 
+@pytest.fixture
+def waterbirds(tmp_path, write_images) -> Path:
+    """Twelve images: each bird on each ground in each split."""
+    rows, names = ["img_id,img_filename,y,split,place,place_filename"], []
+    for number in range(12):
+        names.append(f"{number % 2:03d}.Bird/Bird_{number:04d}.jpg")
+        rows.append(f"{number},{names[-1]},{number % 2},{number // 4},{number // 2 % 2},/o/ocean/{number}.jpg")
+    write_images(tmp_path / "waterbirds_v1.0", *names)
+    (tmp_path / "waterbirds_v1.0" / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_waterbirds(waterbirds) -> None:
+    classes, pools = load_wilds("waterbirds", waterbirds)
+    assert classes == ("landbird", "waterbird")
+    assert {name: len(pool) for name, pool in pools.items()} == {"train": 4, "val": 4, "test": 4}
+    test = pools["test"]
+    assert [test.group_names[group] for group in test.groups] == [
+        "landbird on land",
+        "waterbird on land",
+        "landbird on water",
+        "waterbird on water",
+    ]
+    assert test.labels.tolist() == [0, 1, 0, 1] and test.names[0] == "000.Bird/Bird_0008.jpg"
+
+
+def test_waterbirds_with_a_third_ground(waterbirds) -> None:
+    path = waterbirds / "waterbirds_v1.0" / "metadata.csv"
+    path.write_text(path.read_text().replace(",1,0,0,", ",1,0,2,"))
+    assert "the column 'place' has values other than 0 to 1" in refused("waterbirds", waterbirds)
+
+
 def test_camelyon17(tmp_path, write_images) -> None:
     folder = tmp_path / "camelyon17_v1.0"
     rows, names = [",patient,node,x_coord,y_coord,tumor,slide,center,split"], []
@@ -112,7 +144,7 @@ def refused(name: str, root: Path) -> str:
 
 def test_errors(tmp_path, iwildcam) -> None:
     assert "Did you mean: iwildcam" in refused("iwildcams", tmp_path)
-    assert "It reads iwildcam, camelyon17, fmow" in refused("amazon", tmp_path)
+    assert "It reads iwildcam, camelyon17, fmow, waterbirds" in refused("amazon", tmp_path)
     message = refused("fmow", tmp_path)
     assert f"no folder {tmp_path / 'fmow_v1.1'}. It should hold rgb_metadata.csv and images/*.png" in message
     assert f'wilds.get_dataset("fmow", root_dir="{tmp_path}", download=True)' in message
