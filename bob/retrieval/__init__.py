@@ -1,0 +1,1 @@
+"""Searching a database of features: rankings, exact or by faiss, and whitening."""
