@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from bob import attack, cache, compare, data_command, depth, listing, prior
+from bob import analyze, attack, cache, compare, data_command, depth, listing, prior, score, shift
 from bob.check import command
 from bob.console import print_error, print_lines, print_plan, print_table
 from bob.errors import UserError
 from bob.listing import Folders, TaskFolders
+from bob.pick.command import pick
 
 if TYPE_CHECKING:
     from bob.cards import BackboneCard
@@ -32,12 +33,16 @@ app = typer.Typer(
 )
 app.add_typer(cache.app, name="cache")
 app.add_typer(data_command.app, name="data")
+app.add_typer(score.app, name="score")
+app.command("analyze")(analyze.analyze)
 app.command("attack")(attack.attack)
 app.command("check")(command.check)
 app.command("compare")(compare.compare)
 app.command("depth")(depth.depth)
 app.command("list")(listing.list_)
+app.command("pick")(pick)
 app.command("prior")(prior.prior)
+app.command("shift")(shift.shift)
 app.command("show")(listing.show)
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]

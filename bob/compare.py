@@ -28,7 +28,7 @@ def compare(
     top: Annotated[int, typer.Option(min=1, help="How many classes to print of the most hurt and most helped.")] = 5,
 ) -> None:
     """Compare two backbones on the same test images: the overall difference and the classes that it hides."""
-    from bob.results.compare import CLASS_SCORES, class_table, find_pair, overall
+    from bob.results.compare import CLASS_SCORES, PARTS, class_table, find_pair, overall
     from bob.results.files import require_suffix, write_csv
     from bob.results.leaderboard import select
     from bob.results.metrics import get_metric
@@ -42,7 +42,7 @@ def compare(
     metric, names = get_metric(pair.a.primary), (backbone_a, backbone_b)
     difference, table = overall(metric, a, b, names), class_table(a, b, names)
     print_lines(_overall_lines(pair, metric, difference))
-    _print_classes(table, names, CLASS_SCORES[a.kind], top)
+    _print_classes(table, names, PARTS.get(a.kind, "classes"), CLASS_SCORES[a.kind], top)
     if out:
         write_csv(table, out)
         print_lines([f"Written: {out.absolute()}"])
@@ -64,16 +64,17 @@ def _overall_lines(pair: Pair, metric: Metric, difference: Estimate) -> list[str
     ]
 
 
-def _print_classes(table: pd.DataFrame, names: tuple[str, str], score: str, top: int) -> None:
+def _print_classes(table: pd.DataFrame, names: tuple[str, str], what: str, score: str, top: int) -> None:
     a, b = names
-    columns = ["class", "n", a, b, "difference", "95%"]
+    one = "set" if what == "sets" else "class"
+    columns = [one, "n", a, b, "difference", "95%"]
     hurt, helped = table[table["difference"] < 0], table[table["difference"] > 0][::-1]
     for word, chosen in (("hurt", hurt), ("helped", helped)):
-        print_lines(["", f"{len(chosen)} of {len(table)} classes are {word} from {a} to {b}, by {score}:"])
+        print_lines(["", f"{len(chosen)} of {len(table)} {what} are {word} from {a} to {b}, by {score}:"])
         if len(chosen):
             print_table(columns, map(_cells, chosen.head(top).to_dict("records")), numeric_from=1)
     sure = int(((table["low"] > 0) | (table["high"] < 0)).sum())
-    chance = f"about {0.05 * len(table):.1f} would be by chance if no class differed"
+    chance = f"about {0.05 * len(table):.1f} would be by chance if no {one} differed"
     print_lines(["", f"{sure} of {len(table)} intervals are without 0; {chance}."])
 
 

@@ -235,7 +235,8 @@ def _left_out(wanted: Sequence[Metric], metrics: Sequence[Metric]) -> list[str]:
 
 def _cost(bench: Workbench, job: Job, outcome: Outcome, seconds: dict[str, float]) -> Cost:
     """What the run took; of the readings of one pass, each has the whole pass as its cost, and one is counted."""
-    parts = [store.cost() for _, stores in bench.stores(job.protocol.readings[:1]) for store in stores.values()]
+    passes = {reading.crops: reading for reading in reversed(job.protocol.readings)}.values()
+    parts = [store.cost() for _, stores in bench.stores(passes) for store in stores.values()]
     images, extract = sum(part.images for part in parts), sum(part.seconds for part in parts)
     rate = outcome.images_per_second or (images / extract if extract else 0.0)
     return Cost(

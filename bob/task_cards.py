@@ -45,7 +45,8 @@ class DataSpec(Table):
 
     Attributes:
         source: `shapes`, `shapes_multilabel`, `orl_faces`, `folder:PATH` (a relative PATH is below the data root),
-            `torchvision:NAME`, `hf:REPOSITORY` (or `hf:PATH` of a local folder), `wilds:NAME` or `chexpert:FOLDER`.
+            `domains:PATH` (PATH/DOMAIN/CLASS/image; the domains are its splits), `torchvision:NAME`, `hf:REPOSITORY`
+            (or `hf:PATH` of a local folder), `wilds:NAME` or `chexpert:FOLDER`.
             With objects: `shapes_detection`, `coco:IMAGES:ANNOTATIONS.json`, `voc:FOLDER`, `cityscapes:FOLDER`; with a
             class for each pixel: `shapes_segmentation`, `masks:IMAGES:MASKS`, `panoptic:IMAGES:PNGS:ANNOTATIONS.json`,
             `voc:FOLDER`. `{split}` in these paths stands for the source's own name of each split.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bob.catalogue import load_task_cards
 from bob.task_cards import DataSpec, TaskCard
+from bob.task_tables import OtherSet
 
 FILE = Path(__file__).parents[1] / "docs" / "tasks.md"
 INTRODUCTION = """\
@@ -28,6 +29,10 @@ with the numbers here.
   with VTAB's code, in a layout that later work shares. It saves every image as JPEG.
 - Detection and segmentation: the official val is the test, since test labels are withheld, and a val to choose on is
   cut from train. `[recipe]` on the card says at which sizes and for how long is trained; `bob show TASK` prints it.
+
+- `ood` and `ood_detection` test on further sets, named behind the test split ([ood.md](ood.md),
+  [ood_detection.md](ood_detection.md)); `retrieval` searches a database ([retrieval.md](retrieval.md)); `factors` is
+  classification on images whose factors are known ([factors.md](factors.md)).
 
 A data set of your own needs a card only where its folder does not say everything: `--task coco:IMAGES:BOXES.json` and
 `--task masks:IMAGES:MASKS` run as they are. Detection with splits is this, in a folder that `--tasks` names:
@@ -110,9 +115,26 @@ def _folder(card: TaskCard) -> str:
 
 def _row(card: TaskCard) -> list[str]:
     data = card.data
-    splits = [split(name, data) for name in ("train", "val", "test")]
+    splits = _searched(card) if card.adapter == "retrieval" else [split(n, data) for n in ("train", "val", "test")]
+    if card.sets:
+        splits[-1] += f"; then {', '.join(_set(each) for each in card.sets)}"
     classes = "" if data.classes is None else f"{data.classes:,}"
     return [card.name, card.adapter, card.description, data.source, *splits, classes, card.primary, card.licence]
+
+
+def _searched(card: TaskCard) -> list[str]:
+    """The cells of a retrieval task: its database, nothing to choose on, and its queries."""
+    database, queries = (
+        f"{card.data.expect[name]:,} " if name in card.data.expect else "" for name in ("train", "test")
+    )
+    return [f"{database}searched", "", f"{queries}queries: {card.retrieval.rule}"]
+
+
+def _set(each: OtherSet) -> str:
+    """A further set that is tested on."""
+    if not each.corruptions:
+        return each.name
+    return f"{each.name} ({len(each.corruptions)} corruptions x {len(each.severities)} severities)"
 
 
 def _marked_up(layout: str) -> str:

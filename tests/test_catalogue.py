@@ -257,8 +257,8 @@ def test_task_of_torchvision():
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("shape", "Did you mean: shapes?"),
-        ("Shapes", "Did you mean: shapes?"),
+        ("shape", "Did you mean: shapes"),
+        ("Shapes", "Did you mean: shapes"),
         ("qqqq", "`bob list tasks`"),
         ("", "`bob list tasks`"),
         ("folder:", "folder:PATH"),

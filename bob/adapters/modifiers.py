@@ -18,7 +18,7 @@ from bob.features.patches import check_patches
 if TYPE_CHECKING:
     from bob.adapters.base import Protocol
 
-FORMS = "5shot, 10%, block3, blocks, patches9, detectron2, mmseg"
+FORMS = "5shot, 10%, block3, blocks, patches9, detectron2, mmseg, faiss, multiscale"
 
 
 @dataclass(frozen=True)

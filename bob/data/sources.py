@@ -16,7 +16,7 @@ ONE_CLASS = ("ood", "ood_detection", "factors")
 _LONGEST_LAYOUT = 200  # characters, in an error
 BUILT_IN = (*GENERATED, "orl_faces")
 PREFIXES = (
-    *("folder:", "torchvision:", "hf:", "wilds:", "chexpert:"),
+    *("folder:", "domains:", "torchvision:", "hf:", "wilds:", "chexpert:"),
     *("coco:", "voc:", "cityscapes:", "masks:", "panoptic:"),
 )
 Pools = tuple[tuple[str, ...], dict[str, ImageSet]]  # classes, and images by the source's own names of its splits
@@ -126,12 +126,12 @@ _WHAT = {
 
 def _divided(spec: DataSpec, root: Path, adapter: str | None) -> Dataset:
     try:
-        classes, pools = _open(spec, root, adapter)
+        classes, pools = open_pools(spec, root, adapter)
         if spec.test_source:
             pools, spec = _tested_elsewhere(classes, pools, spec, root, adapter)
     except UserError as error:
         if spec.layout:
-            raise UserError(error.problem, f"{error.remedy} {_expected_there(spec)}") from error
+            raise UserError(error.problem, f"{error.remedy} {expected_there(spec)}") from error
         raise
     several = next(iter(pools.values())).labels.ndim == 2
     if len(classes) < 2 and not several:
@@ -141,7 +141,20 @@ def _divided(spec: DataSpec, root: Path, adapter: str | None) -> Dataset:
     return Dataset(spec.source, classes, splits, facts, splits["train"].images.group_names)
 
 
-def _open(spec: DataSpec, root: Path, adapter: str | None) -> Pools:
+def open_pools(spec: DataSpec, root: Path, adapter: str | None) -> Pools:
+    """What a source has, before anything is cut.
+
+    Args:
+        spec: The task card's `[data]`.
+        root: The data root.
+        adapter: What the images are for; None for whatever the source has.
+
+    Returns:
+        Class names, and images by the source's own names of its splits.
+
+    Raises:
+        UserError: If the source is unknown, or its data cannot be had.
+    """
     if spec.source in BUILT_IN:
         return _built_in(spec)
     prefix, _, name = spec.source.partition(":")
@@ -151,6 +164,10 @@ def _open(spec: DataSpec, root: Path, adapter: str | None) -> Pools:
         from bob.data.folder import load_folder
 
         return load_folder(root / Path(name).expanduser(), adapter == "multilabel")
+    if prefix == "domains" and name:
+        from bob.data.domains import load_domains
+
+        return load_domains(root / Path(name).expanduser())
     if prefix == "torchvision" and name:
         from bob.data.torchvision import load_torchvision
 
@@ -181,6 +198,9 @@ def _built_in(spec: DataSpec) -> Pools:
         from bob.data.masks import load_shapes_segmentation
 
         return load_shapes_segmentation(spec)
+    if spec.source in ("shapes", "shapes_multilabel"):
+        drawn = _drawn(spec)
+        return drawn.classes, {name: split.images for name, split in drawn.splits.items()}
     from bob.data.orl_faces import load_orl_faces
 
     return load_orl_faces()
@@ -218,7 +238,7 @@ def _tested_elsewhere(
 ) -> tuple[dict[str, ImageSet], DataSpec]:
     """The pools with another source's images as `test`, and the specification that says so."""
     other = spec.model_copy(update={"source": spec.test_source, "test_source": "", "splits": {}})
-    other_classes, other_pools = _open(other, root, adapter)
+    other_classes, other_pools = open_pools(other, root, adapter)
     if other_classes != classes:
         raise UserError(
             f"{spec.test_source} has the classes {', '.join(other_classes)}, but {spec.source} has "
@@ -251,11 +271,11 @@ def _require_expected(dataset: Dataset, spec: DataSpec) -> None:
         raise UserError(
             f"{spec.source} has {' and '.join(wrong)}.",
             "Complete the data (`bob data verify TASK` looks closer), or correct 'expect' and 'classes' on the card."
-            + (f" {_expected_there(spec)}" if spec.layout else ""),
+            + (f" {expected_there(spec)}" if spec.layout else ""),
         )
 
 
-def _expected_there(spec: DataSpec) -> str:
+def expected_there(spec: DataSpec) -> str:
     """The card's `layout`, or where to read it if it is too long for one line."""
     if len(spec.layout) <= _LONGEST_LAYOUT:
         return f"Expected there: {spec.layout}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bob.results import detection, multilabel, segmentation
+from bob.results import detection, factors, multilabel, ood, ood_detection, retrieval, segmentation
 from bob.results.checks import read_parquet
 from bob.results.judged import Judged
 from bob.results.predictions import Predictions
@@ -15,6 +15,10 @@ _KINDS: dict[bytes, Any] = {
     multilabel.LABELS_KEY: multilabel.MultiLabelPredictions,
     detection.CLASSES_KEY: detection.DetectionPredictions,
     segmentation.CLASSES_KEY: segmentation.SegmentationPredictions,
+    ood.SETS_KEY: ood.OODPredictions,
+    ood_detection.SETS_KEY: ood_detection.OODDetectionPredictions,
+    retrieval.RETRIEVAL_KEY: retrieval.RetrievalPredictions,
+    factors.FACTORS_KEY: factors.FactorPredictions,
 }
 
 

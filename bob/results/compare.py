@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from bob.errors import UserError
+from bob.results.compare_parts import part_rows, same_truth
 from bob.results.detection import DetectionPredictions
 from bob.results.judged import Judged
 from bob.results.leaderboard import comparable, tidy
@@ -33,7 +34,13 @@ CLASS_SCORES = {
     "multilabel": "average precision",
     "detection": "average precision of boxes",
     "segmentation": "intersection over union",
+    "factors": "recall",
+    "ood": "top-1",
+    "ood_detection": "AUROC",
+    "retrieval": "mAP",
 }
+# What the rows of `class_table` are called, where they are not classes.
+PARTS = {"ood": "sets", "ood_detection": "sets"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,8 @@ def class_table(a: Judged, b: Judged, names: tuple[str, str] = ("a", "b")) -> pd
     """How each class fares under two backbones, the most hurt first: an overall gain can hide the loss of a class.
 
     The score of a class is its recall or, where images have several labels, the label's average precision; of a
-    detector the average precision of its boxes (`box_ap`), of a segmenter the intersection over union. The interval is
+    detector the average precision of its boxes (`box_ap`), of a segmenter the intersection over union, of queries their
+    mean average precision. Tests on several sets have a row for each set, its top-1 or AUROC. The interval is
     the paired bootstrap's: for recall it resamples the samples of the class, whose number stays; else all samples. It
     is about one class: of 100 classes that do not differ, five intervals leave out 0. A class whose samples both
     backbones answer alike gets an interval of no width. A class that no sample shows has no row.
@@ -143,6 +151,8 @@ def class_table(a: Judged, b: Judged, names: tuple[str, str] = ("a", "b")) -> pd
         rows = _object_rows(a, b)
     elif isinstance(a, SegmentationPredictions) and isinstance(b, SegmentationPredictions):
         rows = _pixel_rows(a, b)
+    else:
+        rows = part_rows(a, b, _RESAMPLES)
     table = pd.DataFrame(rows, columns=["class", "n", "a", "b", "difference", "low", "high"])
     return table.sort_values(["difference", "high", "class"]).reset_index(drop=True)
 
@@ -172,6 +182,8 @@ def _other_truth(a: Judged, b: Judged) -> str:
         what, changed = "other pixels of a class", (a.truth != b.truth).any(axis=1)
     elif isinstance(a, Predictions | MultiLabelPredictions) and isinstance(b, Predictions | MultiLabelPredictions):
         what, changed = "another label", (a.labels != b.labels).reshape(len(a), -1).any(axis=1)
+    else:
+        return "" if same_truth(a, b) else "their sets differ, or what is to be found"
     return f"{a.names[int(changed.argmax())]} has {what} in each" if changed.any() else ""
 
 

@@ -6,8 +6,12 @@ import numpy as np
 
 from bob.errors import UserError, did_you_mean
 from bob.results.dense_metrics import DETECTION_METRICS, SEGMENTATION_METRICS
+from bob.results.factor_metrics import FACTOR_METRICS
 from bob.results.metric import Metric, RankMetric, SumMetric
+from bob.results.ood_detection_metrics import OOD_DETECTION_METRICS
+from bob.results.ood_metrics import OOD_METRICS
 from bob.results.ranking import average_precision, roc_auc
+from bob.results.retrieval_metrics import RETRIEVAL_METRICS
 from bob.results.terms import (
     ece_terms,
     expected_calibration_error,
@@ -70,5 +74,9 @@ METRICS: dict[str, Metric] = {
         ),
         *DETECTION_METRICS,
         *SEGMENTATION_METRICS,
+        *OOD_METRICS,
+        *OOD_DETECTION_METRICS,
+        *FACTOR_METRICS,
+        *RETRIEVAL_METRICS,
     )
 }

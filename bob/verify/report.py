@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bob import places
 from bob.check.base import Finding
 from bob.data.annotations import Problem
-from bob.data.base import Dataset
+from bob.data.base import Dataset, Split
+from bob.data.other_sets import PartedDataset
 from bob.errors import UserError
 from bob.progress import Reporter
-from bob.task_cards import TaskCard
-from bob.verify.checks import check_all
-from bob.verify.look import look_at
+from bob.task_cards import DataSpec, TaskCard
+from bob.verify.checks import check_all, check_counts, check_leaks, check_readable
+from bob.verify.duplicates import same_pixels
+from bob.verify.look import Seen, look_at
 
 _MOST_LISTED = 20  # images named below a finding; ...
-_LISTED_WHOLE = ("readable", "annotations")  # ... but for these
+_LISTED_WHOLE = ("readable", "annotations", "sets_readable")  # ... but for these
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Report:
         """For people: the facts, each finding with the images that it is about, the verdict."""
         facts = [f"{key}: {value}" for key, value in self.facts.items()]
         return [*facts, "", *(line for finding in self.findings for line in _lines(finding)), "", self.verdict()]
+
+    def __add__(self, other: Report) -> Report:
+        return Report({**self.facts, **other.facts}, (*self.findings, *other.findings))
 
     def verdict(self) -> str:
         """One sentence: what to make of it."""
@@ -84,11 +89,39 @@ def verify(card: TaskCard, dataset: Dataset, reporter: Reporter, workers: int | 
     Raises:
         UserError: If a worker process dies.
     """
+    seen = _look(card, dataset, reporter, workers)
+    facts = {"task": card.name, "source": dataset.source, "images": len(seen.names), **dataset.facts}
+    return Report(facts, tuple(check_all(seen, card.data, _problems(dataset))))
+
+
+def verify_sets(card: TaskCard, dataset: PartedDataset, reporter: Reporter, workers: int | None = None) -> Report:
+    """Read every image of the sets behind a task's own test images: whether they are there, readable, and apart.
+
+    Args:
+        card: The task's.
+        dataset: Opened, so that classes match and no outlier is known.
+        reporter: Told what happens.
+        workers: Worker processes; None for one a granted core, 0 to read in this process.
+
+    Raises:
+        UserError: If a worker process dies.
+    """
+    test, others = dataset.splits["test"], dataset.parts[1:]
+    splits = {part.name: Split(test.images, test.indices[part.rows]) for part in others}
+    seen = _look(card, Dataset(dataset.source, dataset.classes, splits), reporter, workers)
+    findings = (
+        check_counts(seen, DataSpec(source=card.data.source)),
+        check_readable(seen),
+        check_leaks(seen, same_pixels(seen)),
+    )
+    return Report({}, tuple(replace(finding, name=f"sets_{finding.name}") for finding in findings))
+
+
+def _look(card: TaskCard, dataset: Dataset, reporter: Reporter, workers: int | None) -> Seen:
     with reporter.images(f"{card.name}: reading", sum(map(len, dataset.splits.values()))) as advance:
         seen = look_at(dataset, advance, workers)
     reporter.say(f"{card.name}: {len(seen.names):,} images read; comparing them")
-    facts = {"task": card.name, "source": dataset.source, "images": len(seen.names), **dataset.facts}
-    return Report(facts, tuple(check_all(seen, card.data, _problems(dataset))))
+    return seen
 
 
 def _problems(dataset: Dataset) -> list[Problem]:

@@ -172,11 +172,11 @@ def test_one_image_for_batchnorm_is_one_line(run_bob: Callable[..., Any], photos
 def test_few_shots_train_on_the_draw_alone(
     run_bob: Callable[..., Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bob.engines import fine_tune as engine
+    from bob.engines import work
 
     seen: list[int] = []
-    original = engine.make_plan
-    monkeypatch.setattr(engine, "make_plan", lambda n, *rest: seen.append(n) or original(n, *rest))
+    original = work.make_plan
+    monkeypatch.setattr(work, "make_plan", lambda n, *rest: seen.append(n) or original(n, *rest))
     shots = ["-p", "finetune@2shot", "--seed", "0", "--set", "lr=1e-3"]
     done = run_bob("run", "-b", "timm:test_resnet.random", "-t", f"folder:{photos}", *shots, *TINY)
     assert done.code == 0 and seen == [6], done.err

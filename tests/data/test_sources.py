@@ -122,7 +122,7 @@ def test_a_class_too_small_to_cut(load, tmp_path, write_images) -> None:
 
 def test_an_empty_split(load, memory_images, monkeypatch) -> None:
     pools = {"train": memory_images(8), "test": memory_images(0)}
-    monkeypatch.setattr(sources, "_open", lambda *arguments: (("a", "b"), pools))
+    monkeypatch.setattr(sources, "open_pools", lambda *arguments: (("a", "b"), pools))
     with pytest.raises(UserError, match="The split 'test' of folder:x is empty"):
         load_dataset(DataSpec(source="folder:x"))
 

@@ -16,10 +16,14 @@ from torchmetrics.classification import MulticlassCalibrationError
 from bob.data.objects import Detections, Objects, encode_masks
 from bob.errors import UserError
 from bob.results.detection import DetectionPredictions
+from bob.results.factor_metrics import FACTOR_METRICS
 from bob.results.judged import Judged
 from bob.results.metrics import METRICS, get_metric
 from bob.results.multilabel import MultiLabelPredictions
+from bob.results.ood_detection_metrics import OOD_DETECTION_METRICS
+from bob.results.ood_metrics import OOD_METRICS
 from bob.results.predictions import Predictions
+from bob.results.retrieval_metrics import RETRIEVAL_METRICS
 from bob.results.segmentation import SegmentationPredictions
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -130,6 +134,10 @@ def test_every_metric_has_a_reference() -> None:
     sizes = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     others = {f"{shape}_{size}" for shape in ("box", "mask") for size in sizes}
     others |= {"mean_auroc", "map", "miou", "mean_accuracy", "pixel_accuracy"}
+    # Those of several sets, factors and queries: test_ood_metrics.py, test_ood_detection.py, test_factors.py and
+    # test_retrieval.py.
+    for metrics in (OOD_METRICS, OOD_DETECTION_METRICS, FACTOR_METRICS, RETRIEVAL_METRICS):
+        others |= {metric.name for metric in metrics}
     assert others == set(METRICS) - set(REFERENCES)
 
 
