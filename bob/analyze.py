@@ -9,7 +9,18 @@ import typer
 
 from bob.console import print_error, print_lines, print_table
 from bob.errors import UserError
-from bob.listing import Folders, TaskFolders
+from bob.options import (
+    BatchSize,
+    DataRoot,
+    Device,
+    Folders,
+    Precision,
+    Quiet,
+    TaskFolders,
+    Workers,
+    extraction,
+    split_commas,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,18 +44,17 @@ def analyze(
         list[Path] | None, typer.Option("--out", "-o", help="Write NAME.csv, NAME.png or NAME.svg; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="As for `bob run`, with which the features are shared.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in one forward pass.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    data_root: DataRoot = None,
     registry: Folders = None,
     tasks: TaskFolders = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure stored features without training: rank, spectrum, geometry, likeness, and estimates of transfer."""
     from bob.catalogue import load_backbone_cards, load_task_cards, resolve_tasks
-    from bob.cli import split_commas
     from bob.results.files import PICTURES, require_suffix
 
     for path in out or []:
@@ -58,16 +68,14 @@ def analyze(
     from bob.analysis.gather import Question, analyse
     from bob.backbones.sources import resolve_backbones
     from bob.data.sources import load_task
-    from bob.features.extract import Extraction
-    from bob.machine import resolve_device, resolve_precision
     from bob.progress import Reporter
-    from bob.workbench import Settings
+    from bob.requested import Settings
 
     names = split_commas(backbone)
     if not names:
         raise UserError("--backbone names nothing.", "See `bob list backbones`.")
-    cards, place = resolve_backbones(names, load_backbone_cards(registry or [])), resolve_device(device)
-    how = Extraction(place, resolve_precision(precision, place), batch_size, workers)
+    cards = resolve_backbones(names, load_backbone_cards(registry or []))
+    how = extraction(device, precision, batch_size, workers)
     settings = Settings(results=results, how=how, data_root=data_root)
     question = Question(split, blocks, images, views, seed)
     found = analyse(cards, chosen[0], load_task(chosen[0], data_root), question, settings, Reporter(quiet))

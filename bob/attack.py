@@ -12,7 +12,7 @@ import typer
 
 from bob.console import print_lines
 from bob.errors import UserError, did_you_mean
-from bob.listing import Folders, TaskFolders
+from bob.options import DataRoot, Folders, Quiet, TaskFolders, extraction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from bob.data.base import Split
     from bob.probes.base import Probe
     from bob.progress import Reporter
+    from bob.requested import Settings
     from bob.robustness import RobustResult
     from bob.task_cards import TaskCard
-    from bob.workbench import Settings, Workbench
+    from bob.workbench import Workbench
 
 ATTACKS = ("pgd", "autoattack")
 NORMS = ("linf", "l2")
@@ -58,29 +59,27 @@ def attack(
         "results"
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
+    data_root: DataRoot = None,
     registry: Folders = None,
     tasks: TaskFolders = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Attack a linear probe through the gradient of its frozen backbone, within a ball around each image."""
     threat = _checked_threat(method, eps, norm, steps, seed)
 
     from bob.backbones.sources import resolve_backbone
     from bob.catalogue import load_backbone_cards, load_task_cards, resolve_tasks
-    from bob.features.extract import Extraction
-    from bob.machine import resolve_device, resolve_precision
     from bob.progress import Reporter
-    from bob.workbench import Settings
+    from bob.requested import Settings
 
     cards = resolve_tasks([task], load_task_cards(tasks or []))
     if len(cards) > 1:
         raise UserError(f"'{task}' names {len(cards)} tasks.", "Give one.")
     if cards[0].adapter != "classification":
         raise UserError(f"{cards[0].name} has several labels an image.", "Attack a task of one label an image.")
-    card, place = resolve_backbone(backbone, load_backbone_cards(registry or [])), resolve_device(device)
-    how = Extraction(place, resolve_precision("auto", place), batch_size)
+    card = resolve_backbone(backbone, load_backbone_cards(registry or []))
+    how = extraction(device, "auto", batch_size)
     settings = Settings(results=results, how=how, protocols=(protocol,), seeds=(0,), data_root=data_root)
     reporter = Reporter(quiet)
     bench, loading = _open(card, cards[0], settings)

@@ -15,12 +15,22 @@ from bob import analyze, attack, cache, compare, data_command, depth, listing, p
 from bob.check import command
 from bob.console import print_error, print_lines, print_plan, print_table
 from bob.errors import UserError
-from bob.listing import Folders, TaskFolders
+from bob.options import (
+    BatchSize,
+    DataRoot,
+    Device,
+    Folders,
+    Precision,
+    Results,
+    TaskFolders,
+    Workers,
+    extraction,
+    split_commas,
+)
 from bob.pick.command import pick
 
 if TYPE_CHECKING:
     from bob.cards import BackboneCard
-    from bob.features.extract import Extraction
 
 # OpenMP threads that wait should sleep, not spin: decoding needs the cores meanwhile. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -45,7 +55,6 @@ app.command("prior")(prior.prior)
 app.command("shift")(shift.shift)
 app.command("show")(listing.show)
 
-Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _BAD_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
@@ -85,16 +94,11 @@ def run(
         typer.Option("--seed", min=0, help="One run for each; repeatable. Default: 0, or 0 to 4 for few shots."),
     ] = None,
     results: Results = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(help="auto (float16 on CUDA, else float32), float32, bfloat16 or float16; part of a run's id."),
-    ] = "auto",
-    batch_size: Annotated[Optional[int], typer.Option(min=1, help="Images in one forward pass.")] = None,
-    workers: Annotated[
-        Optional[int], typer.Option(min=0, help="Decoding processes; default: one a granted core.")
-    ] = None,
-    data_root: Annotated[Optional[Path], typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    data_root: DataRoot = None,
     registry: Folders = None,
     tasks: TaskFolders = None,
     setting: Annotated[
@@ -120,13 +124,13 @@ def run(
     backbone_cards = load_backbone_cards(registry or [])
 
     from bob.backbones.sources import resolve_backbones
+    from bob.requested import Settings
     from bob.run import run_all
-    from bob.workbench import Settings
 
     cards = resolve_backbones(_names("--backbone", backbone), backbone_cards)
     settings = Settings(
         results=results,
-        how=_extraction(device, precision, batch_size, workers),
+        how=extraction(device, precision, batch_size, workers),
         protocols=tuple(_names("--protocol", protocol)) if protocol else (),
         seeds=tuple(dict.fromkeys(seed or [])),
         data_root=data_root,
@@ -222,19 +226,6 @@ def _explain(error: OSError) -> str:
     if error.errno in _BAD_PLACE and error.filename is not None:
         return f"Cannot use {error.filename}: {error.strerror}. Give another place (--results, --out, $BOB_HOME)."
     raise error
-
-
-def _extraction(device: str, precision: str, batch_size: int | None, workers: int | None) -> Extraction:
-    from bob.features.extract import Extraction
-    from bob.machine import resolve_device, resolve_precision
-
-    resolved = resolve_device(device)
-    return Extraction(resolved, resolve_precision(precision, resolved), batch_size, workers)
-
-
-def split_commas(values: Iterable[str]) -> list[str]:
-    """The names in values, each of which may hold several."""
-    return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
 def settings_of(values: Iterable[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bob.console import print_lines, print_table
+from bob.options import Results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ def compare(
     backbone_b: Annotated[str, typer.Argument(help="The backbone compared.")],
     task: Annotated[str | None, typer.Option("--task", "-t", help="Needed if they share several.")] = None,
     protocol: Annotated[str | None, typer.Option("--protocol", "-p", help="Needed if they share several.")] = None,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("results"),
+    results: Results = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write all classes: NAME.csv.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to print of the most hurt and most helped.")] = 5,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from bob.console import print_lines
 from bob.errors import UserError
-from bob.listing import TaskFolders
+from bob.options import DataRoot, Quiet, TaskFolders, Workers
 
 if TYPE_CHECKING:
     from bob.data.base import Dataset
@@ -27,12 +27,12 @@ def data() -> None:
 @app.command("verify")
 def verify(
     task: Annotated[str, typer.Argument(help="Card, folder:PATH, torchvision:NAME, hf:REPOSITORY, wilds:NAME.")],
-    data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
+    data_root: DataRoot = None,
     tasks: TaskFolders = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes; default: one a granted core.")] = None,
+    workers: Workers = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the report as JSON to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Read every image of a task, and its boxes and masks: counts, classes, broken files, bad annotations, duplicates.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bob.console import print_lines, print_table
+from bob.options import Results, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,13 +20,12 @@ def depth(
     protocol: Annotated[
         list[str] | None, typer.Option("--protocol", "-p", help="Only these, without @block: knn; globs work.")
     ] = None,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("results"),
+    results: Results = Path("results"),
     out: Annotated[
         list[Path] | None, typer.Option("--out", "-o", help="Write NAME.png, NAME.svg or NAME.csv; repeatable.")
     ] = None,
 ) -> None:
     """Show score against depth, from runs of PROTOCOL@blocks (`bob run -p knn@blocks` makes them)."""
-    from bob.cli import split_commas
     from bob.results.depth import depth_figure, depth_table, select_layerwise
     from bob.results.files import PICTURES, require_suffix, write_csv, write_figure
     from bob.results.record import read_records

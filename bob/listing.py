@@ -10,16 +10,12 @@ import typer
 
 from bob.console import print_backbone, print_backbones, print_card, print_lines, print_table
 from bob.errors import UserError, did_you_mean
+from bob.options import DataRoot, Folders, Results, TaskFolders
 from bob.results.record import find_record, read_record
 
 if TYPE_CHECKING:
     from bob.backbones.blueprint import Blueprint
     from bob.cards import BackboneCard
-
-Folders = Annotated[
-    list[Path] | None, typer.Option("--registry", help="Folder of your own backbone cards; repeatable.")
-]
-TaskFolders = Annotated[list[Path] | None, typer.Option("--tasks", help="Folder of your own task cards; repeatable.")]
 
 
 def list_(
@@ -48,7 +44,7 @@ def show(
     registry: Folders = None,
     tasks: TaskFolders = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card, or the record, as JSON.")] = False,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("results"),
+    results: Results = Path("results"),
     images: Annotated[
         bool, typer.Option("--images", help="Draw what a run predicted over test images, beside what is true.")
     ] = False,
@@ -56,7 +52,7 @@ def show(
     count: Annotated[int, typer.Option(min=1, help="How many images to draw.")] = 8,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection to draw.")] = 0.3,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of images.")] = 0,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Show a card in full, or a run: for a backbone what it is, what it needs, and whether its weights are here."""
     if images:

@@ -15,9 +15,10 @@ from bob.data.base import Dataset
 from bob.data.sources import load_task
 from bob.errors import UserError
 from bob.features.extract import BackingOff, Extraction, images_to_embed, prepare
+from bob.requested import Settings, protocols_of
 from bob.results.record import has_record
 from bob.task_cards import TaskCard
-from bob.workbench import Job, Settings, Workbench, protocols_of, without_repeats
+from bob.workbench import Job, Workbench, without_repeats
 
 
 @dataclass(frozen=True)

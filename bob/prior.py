@@ -10,7 +10,7 @@ import typer
 
 from bob.console import print_lines
 from bob.errors import UserError
-from bob.listing import Folders, TaskFolders
+from bob.options import DataRoot, Device, Folders, TaskFolders, Workers
 
 
 def prior(
@@ -23,9 +23,9 @@ def prior(
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe, as epochs=20; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the head, the order of the images and augmentation.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data; default: $BOB_DATA.")] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    data_root: DataRoot = None,
     registry: Folders = None,
     tasks: TaskFolders = None,
 ) -> None:

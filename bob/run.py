@@ -30,13 +30,14 @@ from bob.features.extract import Extraction, Stores, fill_stores, images_to_embe
 from bob.features.reading import FEATURE, Reading
 from bob.machine import count_flops, environment, launched_processes, peak_memory_bytes
 from bob.progress import Reporter
+from bob.requested import Settings, protocols_of
 from bob.results.judged import Judged
 from bob.results.metric import Metric
 from bob.results.metrics import get_metric
 from bob.results.record import Cost, MetricResult, Record, has_record, record_folder, require_writable
 from bob.results.statistics import bootstrap
 from bob.task_cards import TaskCard
-from bob.workbench import Job, Settings, Workbench, protocols_of, without_repeats
+from bob.workbench import Job, Workbench, without_repeats
 
 
 @dataclass

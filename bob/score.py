@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bob.console import print_lines, print_table
+from bob.options import Results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ def imagenet_x(
     ] = False,
     partition: Annotated[Partition, typer.Option(help="Of ImageNet.")] = Partition.val,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over images.")] = 2000,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("results"),
+    results: Results = Path("results"),
 ) -> None:
     """Say which factors (pose, background, ...) make a classifier fail on ImageNet, with 95% intervals."""
     import pandas as pd

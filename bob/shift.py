@@ -9,6 +9,7 @@ import typer
 
 from bob.console import print_lines, print_table
 from bob.errors import UserError
+from bob.options import Results, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +22,10 @@ def shift(
     baseline: Annotated[
         list[str] | None, typer.Option(help="Backbones that the line is fitted on; default: all of the table.")
     ] = None,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("results"),
+    results: Results = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table: NAME.csv.")] = None,
 ) -> None:
     """Show clean and shifted accuracy of each set and, of three backbones or more, effective robustness."""
-    from bob.cli import split_commas
     from bob.results.effective_robustness import effective_robustness, shift_table
     from bob.results.files import require_suffix, write_csv
     from bob.results.leaderboard import comparable, select, tidy

@@ -186,7 +186,7 @@ class TaskCard(Card):
         sets: Further sets that `ood` and `ood_detection` test on.
         retrieval: Which images are queries and which the database, for `retrieval`.
         factors: Where the factors of the test images come from, for `factors`: `own` for those that the source has,
-            `imagenet-x` for ImageNet-X's annotations.
+            `imagenet-x` for ImageNet-X's annotations, or a CSV below the data root.
     """
 
     adapter: Literal[
@@ -203,7 +203,7 @@ class TaskCard(Card):
     score_at: Literal["original"] | PositiveInt = "original"
     sets: tuple[OtherSet, ...] = ()
     retrieval: RetrievalSpec = RetrievalSpec()
-    factors: Literal["own", "imagenet-x"] = "own"
+    factors: Annotated[str, Field(pattern=r"^(own|imagenet-x|.+\.csv)$")] = "own"
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from bob.results.record import Cost, MetricResult, Record, Request
 
@@ -48,6 +50,23 @@ def run_bob(home: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ende
             main([str(argument) for argument in arguments])
         captured = capfd.readouterr()
         return Ended(int(stopped.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def run_command() -> Callable[..., str]:
+    """Run the function of a command, or a group of commands, and give what it prints; its mistakes are raised."""
+
+    def run(command: Callable[..., None] | typer.Typer, *arguments: object) -> str:
+        app = command
+        if not isinstance(app, typer.Typer):
+            app = typer.Typer()
+            app.command()(command)
+        ended = CliRunner().invoke(app, [str(argument) for argument in arguments], standalone_mode=False)
+        if ended.exception is not None:
+            raise ended.exception
+        return ended.stdout
 
     return run
 

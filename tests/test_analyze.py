@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from bob.analysis.spectrum import rank_me
 from bob.analyze import analyze
@@ -27,19 +26,9 @@ NET = "mobilenetv3_small_050.random"
 
 
 @pytest.fixture
-def run(home: Path, photos: Path) -> Run:
+def run(home: Path, photos: Path, run_command: Run) -> Run:
     """Run the command on the photographs and give what it prints."""
-    app = typer.Typer()
-    app.command()(analyze)
-
-    def invoke(*arguments: object) -> str:
-        given = ["-t", f"folder:{photos}", *FIXED, *map(str, arguments)]
-        ended = CliRunner().invoke(app, given, standalone_mode=False)
-        if ended.exception is not None:
-            raise ended.exception
-        return ended.stdout
-
-    return invoke
+    return partial(run_command, analyze, "-t", f"folder:{photos}", *FIXED)
 
 
 @pytest.fixture

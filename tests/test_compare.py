@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from bob.compare import compare
 from bob.data.objects import Detections, Objects
@@ -28,18 +27,9 @@ LABELS = np.repeat(np.arange(4), 25)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, run_command: Run) -> Run:
     """Run the command on the records in `tmp_path`, and give what it prints."""
-    app = typer.Typer()
-    app.command()(compare)
-
-    def invoke(*arguments: object) -> str:
-        ended = CliRunner().invoke(app, ["--results", str(tmp_path), *map(str, arguments)], standalone_mode=False)
-        if ended.exception is not None:
-            raise ended.exception
-        return ended.stdout
-
-    return invoke
+    return partial(run_command, compare, "--results", tmp_path)
 
 
 @pytest.fixture

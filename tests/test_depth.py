@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from bob.depth import depth
 from bob.errors import UserError
@@ -19,7 +18,7 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_record: Callable[..., Record]) -> Run:
+def run(tmp_path: Path, make_record: Callable[..., Record], run_command: Run) -> Run:
     """Run the command on records of two backbones at three blocks each, and give what it prints."""
     made = Predictions.from_probabilities(["i"], [0], [[0.5, 0.5]], "ab")
     for backbone in ("a", "b"):
@@ -30,16 +29,7 @@ def run(tmp_path: Path, make_record: Callable[..., Record]) -> Run:
             protocol = {**record.request.protocol, "block": block, "blocks": 3}
             request = record.request.model_copy(update={"protocol": protocol})
             record.model_copy(update={"request": request, "run_id": request.run_id()}).write(tmp_path, made)
-    app = typer.Typer()
-    app.command()(depth)
-
-    def invoke(*arguments: object) -> str:
-        ended = CliRunner().invoke(app, ["--results", str(tmp_path), *map(str, arguments)], standalone_mode=False)
-        if ended.exception is not None:
-            raise ended.exception
-        return ended.stdout
-
-    return invoke
+    return partial(run_command, depth, "--results", tmp_path)
 
 
 def test_table(run: Run) -> None:

@@ -15,8 +15,9 @@ from bob.errors import UserError
 from bob.features.extract import Extraction
 from bob.plan import PlannedPair, plan, seconds_per_image
 from bob.progress import Reporter
+from bob.requested import Settings
 from bob.run import run_all
-from bob.workbench import Settings, Workbench
+from bob.workbench import Workbench
 
 HOW = Extraction(torch.device("cpu"), workers=0)
 

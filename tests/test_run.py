@@ -23,13 +23,13 @@ from bob.data.base import ImageSet
 from bob.errors import UserError
 from bob.features.extract import Extraction
 from bob.progress import Reporter
+from bob.requested import Settings
 from bob.results.leaderboard import MEASURED, comparable, leaderboard, tidy
 from bob.results.metrics import METRICS
 from bob.results.record import predictions_of, read_record, read_records
 from bob.results.statistics import bootstrap
 from bob.run import Summary, run_all
 from bob.task_cards import DataSpec, TaskCard
-from bob.workbench import Settings
 
 HOW = Extraction(torch.device("cpu"), workers=0)
 MINE = """from torch import nn

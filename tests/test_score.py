@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from bob.errors import UserError
 from bob.factors.annotations import FACTORS, METACLASSES, Annotations, load_annotations
@@ -25,17 +25,9 @@ def every() -> Annotations:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, run_command: Run) -> Run:
     """Run the command, and give what it prints."""
-
-    def invoke(*arguments: object) -> str:
-        given = ["imagenet-x", "--results", str(tmp_path), "--resamples", "20", *map(str, arguments)]
-        ended = CliRunner().invoke(app, given, standalone_mode=False)
-        if ended.exception is not None:
-            raise ended.exception
-        return ended.stdout
-
-    return invoke
+    return partial(run_command, app, "imagenet-x", "--results", tmp_path, "--resamples", 20)
 
 
 @pytest.fixture

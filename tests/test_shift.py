@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from bob.errors import UserError
 from bob.results.predictions import Predictions
@@ -21,18 +20,9 @@ SCORES = {"a": (0.6, 0.4), "b": (0.7, 0.5), "c": (0.65, 0.6), "d": (0.8, 0.6)}
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, run_command: Run) -> Run:
     """Run the command on the records in `tmp_path`, and give what it prints."""
-    app = typer.Typer()
-    app.command()(shift)
-
-    def invoke(*arguments: object) -> str:
-        ended = CliRunner().invoke(app, ["--results", str(tmp_path), *map(str, arguments)], standalone_mode=False)
-        if ended.exception is not None:
-            raise ended.exception
-        return ended.stdout
-
-    return invoke
+    return partial(run_command, shift, "--results", tmp_path)
 
 
 @pytest.fixture

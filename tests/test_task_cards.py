@@ -26,9 +26,9 @@ from bob.data.objects import IGNORE
 from bob.data.sources import BUILT_IN, PREFIXES, load_dataset
 from bob.data.voc_masks import CLASSES as VOC_CLASSES
 from bob.features.extract import Extraction
+from bob.requested import Settings, protocols_of
 from bob.results.metrics import METRICS
 from bob.task_cards import DataSpec
-from bob.workbench import Settings, protocols_of
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "tasks").glob("*/*.toml"))

@@ -22,9 +22,10 @@ from bob.data.base import Dataset, Split
 from bob.errors import UserError, did_you_mean
 from bob.features.reading import BLOCKS, FEATURE, OUTPUT
 from bob.progress import Reporter
+from bob.requested import Settings
 from bob.run import provide_features
 from bob.task_cards import TaskCard
-from bob.workbench import Settings, Workbench
+from bob.workbench import Workbench
 
 COLUMNS = ["backbone", "block", "depth", "images", "width", *MEASURES]
 

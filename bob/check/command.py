@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from bob.console import print_lines
-from bob.listing import Folders
+from bob.options import Device, Folders, Precision, Quiet, extraction
 
 
 def check(
     backbone: Annotated[str, typer.Argument(help="Card, timm name, file.py:make, timm:NAME@FILE.")],
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16, as in a run.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of downloaded data, where imagenet/val may be; default: $BOB_DATA.")
     ] = None,
@@ -23,7 +23,7 @@ def check(
     sheet: Annotated[Path | None, typer.Option(help="PNG of what the backbone sees; default: check-NAME.png.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out k-NN on `shapes`.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check one backbone. Exit code 0 without a FAIL, 1 with one."""
     from bob.catalogue import load_backbone_cards
@@ -34,14 +34,11 @@ def check(
     from bob.backbones.sources import open_backbone, resolve_backbone
     from bob.check.report import examine
     from bob.check.sheet import require_png, write_sheet
-    from bob.features.extract import Extraction
-    from bob.machine import resolve_device, resolve_precision
     from bob.progress import Reporter
 
     card, reporter = resolve_backbone(backbone, cards), Reporter(quiet)
     path = require_png(sheet or Path(f"check-{re.sub(r'[^A-Za-z0-9._-]+', '-', card.name)}.png")).absolute()
-    resolved = resolve_device(device)
-    how = Extraction(resolved, resolve_precision(precision, resolved))
+    how = extraction(device, precision)
     if card.weights.source == "custom":
         reporter.say(f"Running your code: {card.weights.model}")
     opened = open_backbone(card)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from bob.data.base import Dataset, ImageSet, Split
+from bob.data.factor_file import read_factors
+from bob.data.view import View
 from bob.errors import UserError
 from bob.task_cards import TaskCard
 
 
-class FlaggedImages(ImageSet):
-    """The images of a set, each with the factors that it has; features stored of one serve the other.
+class FlaggedImages(View):
+    """The images of a set, each with the factors that it has.
 
     Attributes:
         flags: (N, F) bool, which factors each image has.
@@ -33,26 +35,13 @@ class FlaggedImages(ImageSet):
         if flags.shape != (len(images), len(flag_names)):
             expected = (len(images), len(flag_names))
             raise ValueError(f"Expected `flags` to have shape {expected}, but got {flags.shape}.")
-        self._images = images
+        super().__init__(images)
         self.flags = flags
         self.flag_names = flag_names
         self.labels = images.labels
-        self.names = images.names
         self.groups = images.groups
         self.group_names = images.group_names
         self.subjects = images.subjects
-
-    def read(self, index: int) -> torch.Tensor:
-        """See `ImageSet.read`."""
-        return self._images.read(index)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """See `ImageSet.size`."""
-        return self._images.size(index)
-
-    def fingerprint(self) -> str:
-        """See `ImageSet.fingerprint`; flags do not count."""
-        return self._images.fingerprint()
 
 
 @dataclass(frozen=True)
@@ -75,8 +64,9 @@ class FactorDataset(Dataset):
 def with_factors(card: TaskCard, dataset: Dataset, root: Path) -> FactorDataset:
     """Return the data set with the factors of its test images.
 
-    With `factors = "imagenet-x"`, test images that ImageNet-X does not annotate, or that it calls prototypes of their
-    class, are left out; `top` annotations count, and train and val stay as they are.
+    A `factors` that is a file is a CSV below `root`; see `read_factors`. With `factors = "imagenet-x"`, test images
+    that ImageNet-X does not annotate, or that it calls prototypes of their class, are left out, and `top` annotations
+    count; train and val stay as they are.
 
     Args:
         card: Says where the factors come from.
@@ -87,7 +77,10 @@ def with_factors(card: TaskCard, dataset: Dataset, root: Path) -> FactorDataset:
         UserError: If the test images have no factors, or are not those of ImageNet-X; names what is missing.
     """
     test = dataset.splits["test"]
-    flagged = _imagenet_x(card, test) if card.factors == "imagenet-x" else _own(card, test)
+    if card.factors in _OTHER:
+        flagged = _OTHER[card.factors](card, test)
+    else:
+        flagged = _of_file(root / Path(card.factors).expanduser(), test)
     images: Any = flagged.images
     flags = images.flags[flagged.indices]
     if not flags.any():
@@ -114,9 +107,17 @@ def _own(card: TaskCard, test: Split) -> Split:
     if getattr(test.images, "flags", None) is None:
         raise UserError(
             f"The images of {card.data.source} have no factors.",
-            'Give a source that has them (shapes), or images of ImageNet with factors = "imagenet-x".',
+            'Give factors = "FILE.csv" with a line for each image, or "imagenet-x" for images of ImageNet.',
         )
     return test
+
+
+def _of_file(path: Path, test: Split) -> Split:
+    """The factors that a CSV says."""
+    rows, factors = read_factors(path, test.names)
+    flags = np.zeros((len(test.images), len(factors)), dtype=bool)
+    flags[test.indices] = rows
+    return replace(test, images=FlaggedImages(test.images, flags, factors))
 
 
 def _imagenet_x(card: TaskCard, test: Split) -> Split:
@@ -143,3 +144,6 @@ def _imagenet_x(card: TaskCard, test: Split) -> Split:
     flags = np.zeros((len(test.images), len(FACTORS)), dtype=bool)
     flags[test.indices[position]] = annotations.flags
     return Split(FlaggedImages(test.images, flags, FACTORS), test.indices[np.sort(position)])
+
+
+_OTHER: dict[str, Callable[[TaskCard, Split], Split]] = {"own": _own, "imagenet-x": _imagenet_x}

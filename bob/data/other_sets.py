@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from bob.data.base import Dataset, ImageSet, Split
 from bob.data.joined import JoinedImages
+from bob.data.view import View
 
 CLEAN = "clean"  # the part that is the task's own test images
 
@@ -83,8 +83,8 @@ def with_parts(dataset: Dataset, others: Sequence[tuple[str, Split, dict[str, An
     return PartedDataset(**{**vars(dataset), "splits": {**dataset.splits, "test": joined}}, parts=parts)
 
 
-class Relabelled(ImageSet):
-    """The images of a set under other labels; features stored of one serve the other.
+class Relabelled(View):
+    """The images of a set under other labels.
 
     Args:
         images: Where they are read from.
@@ -92,18 +92,5 @@ class Relabelled(ImageSet):
     """
 
     def __init__(self, images: ImageSet, labels: np.ndarray) -> None:
-        self._images = images
+        super().__init__(images)
         self.labels = labels
-        self.names = images.names
-
-    def read(self, index: int) -> torch.Tensor:
-        """See `ImageSet.read`."""
-        return self._images.read(index)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """See `ImageSet.size`."""
-        return self._images.size(index)
-
-    def fingerprint(self) -> str:
-        """See `ImageSet.fingerprint`; labels do not count."""
-        return self._images.fingerprint()

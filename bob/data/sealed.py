@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from bob.data.base import ImageSet, Split
+from bob.data.view import View
 
 SEALED = int(np.iinfo(np.int64).min)
 """What stands in place of a sealed label; as an index it is an error everywhere, where -1 would pass for a class."""
@@ -30,30 +30,14 @@ def seal(splits: Mapping[str, Split], name: str) -> dict[str, Split]:
     }
 
 
-class _View(ImageSet):
-    """The images of another set."""
+class _Sealed(View):
+    """The images of another set, with what all may know of them."""
 
     def __init__(self, images: ImageSet, split: str) -> None:
-        self._images = images
+        super().__init__(images)
         self._split = split
-        self.names = images.names
         self.group_names = images.group_names
         self.target_kind = images.target_kind  # type: ignore[misc]
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, index: int) -> torch.Tensor:
-        """See `ImageSet.read`."""
-        return self._images.read(index)
-
-    def fingerprint(self) -> str:
-        """See `ImageSet.fingerprint`; that of the set behind, so stored features serve both."""
-        return self._images.fingerprint()
-
-    def size(self, index: int) -> tuple[int, int]:
-        """See `ImageSet.size`."""
-        return self._images.size(index)
 
     def annotations_sha256(self) -> str | None:
         """See `ImageSet.annotations_sha256`; a checksum gives nothing away."""
@@ -65,7 +49,7 @@ class _View(ImageSet):
         return getattr(self._images, name)
 
 
-class _WithoutLabels(_View):
+class _WithoutLabels(_Sealed):
     """All labels are sealed."""
 
     @property
@@ -86,7 +70,7 @@ class _WithoutLabels(_View):
         raise RuntimeError(f"The annotations of '{self._split}' are sealed until everything is chosen.")
 
 
-class _WithoutSome(_View):
+class _WithoutSome(_Sealed):
     """The labels of one split are sealed; the other splits of the set keep theirs."""
 
     def __init__(self, images: ImageSet, indices: np.ndarray, split: str) -> None:

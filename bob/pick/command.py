@@ -10,7 +10,7 @@ import typer
 
 from bob.console import print_lines, print_table
 from bob.errors import UserError
-from bob.listing import Folders
+from bob.options import BatchSize, Device, Folders, Precision, Results, Workers, extraction, split_commas
 from bob.results.files import require_suffix, write_csv
 from bob.results.record import require_writable
 
@@ -36,12 +36,12 @@ def pick(
     top: Annotated[int, typer.Option(min=1, help="How many to compare on all images, if time allows.")] = 3,
     finetune: Annotated[bool, typer.Option(help="Fine-tune the best at the end, if that fits.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the images that the first rungs see.")] = 0,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("results"),
+    results: Results = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table: NAME.csv.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in one forward pass.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
     registry: Folders = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer and errors only.")] = False,
 ) -> None:
@@ -58,16 +58,13 @@ def pick(
     require_writable(results)
     try:
         with deadline.enforced():  # from here on: what is imported takes the user's time too
-            from bob.features.extract import Extraction
-            from bob.machine import resolve_device, resolve_precision
             from bob.pick.picker import pick as find
             from bob.pick.report import COLUMNS, closing_lines, printed, table
             from bob.progress import Reporter
-            from bob.workbench import Settings
+            from bob.requested import Settings
 
             task, candidates = _task(folder), _candidates(backbone or [], registry or [])
-            on = resolve_device(device)
-            settings = Settings(results, Extraction(on, resolve_precision(precision, on), batch_size, workers))
+            settings = Settings(results, extraction(device, precision, batch_size, workers))
     except BudgetSpent:
         problem = f"A budget of {spoken(deadline.seconds)} is up before bob and its libraries are loaded."
         raise UserError(problem, "Give a few minutes, such as --budget 10m.") from None
@@ -93,7 +90,6 @@ def _candidates(names: Sequence[str], folders: Sequence[Path]) -> Candidates:
     """Those named, cheap first, or those of the registry."""
     from bob.backbones.sources import resolve_backbones
     from bob.catalogue import load_backbone_cards
-    from bob.cli import split_commas
     from bob.pick.candidates import Candidates, cheap_first, default_candidates
 
     cards = load_backbone_cards(folders)

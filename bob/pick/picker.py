@@ -22,8 +22,8 @@ from bob.pick.report import answer
 from bob.pick.stages import Ground, score_some, test_on_all
 from bob.pick.times import ProbeTimes
 from bob.progress import Reporter
+from bob.requested import Settings
 from bob.task_cards import TaskCard
-from bob.workbench import Settings
 
 _SAFETY = 1.25  # as `Deadline.fits` adds
 _LONGER = "Give a longer --budget; features that were computed are kept."

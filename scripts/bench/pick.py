@@ -28,10 +28,10 @@ from bob.pick.budget import Deadline, parse_budget, spoken
 from bob.pick.picker import pick
 from bob.pick.report import COLUMNS, closing_lines, printed
 from bob.progress import Reporter
+from bob.requested import Settings
 from bob.results.record import read_records
 from bob.run import run_all
 from bob.task_cards import DataSpec, TaskCard
-from bob.workbench import Settings
 
 _CANDIDATES = (
     "efficientnet_lite0,efficientnet_lite1,efficientnet_lite2,mobilenetv2_trunk,"

@@ -18,10 +18,10 @@ from bob.data.sources import load_task
 from bob.features.extract import Extraction
 from bob.probes.zero_shot import zero_shot_logits, zero_shot_weights
 from bob.progress import Reporter
+from bob.requested import Settings
 from bob.results.record import predictions_of, read_record
 from bob.run import run_all
 from bob.task_cards import DataSpec, TaskCard
-from bob.workbench import Settings
 
 open_clip.add_model_config(Path(__file__).parents[1] / "backbones" / "open_clip_models")
 HOW = Extraction(torch.device("cpu"), workers=0)

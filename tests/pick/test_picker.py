@@ -22,8 +22,8 @@ from bob.pick.finetuning import Training
 from bob.pick.picker import pick
 from bob.pick.report import closing_lines, commands, printed, table
 from bob.progress import Reporter
+from bob.requested import Settings
 from bob.results.record import read_records
-from bob.workbench import Settings
 
 SMALL = ("pixels", "constant", "test_vit.random")
 Run = Callable[..., Pick]

@@ -1,0 +1,51 @@
+"""Options that several commands have, under one name and one help text each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from bob.features.extract import Extraction
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision", help="auto (float16 on CUDA, else float32), float32, bfloat16 or float16; part of a run's id."
+    ),
+]
+BatchSize = Annotated[Optional[int], typer.Option("--batch-size", min=1, help="Images in one forward pass.")]
+Workers = Annotated[
+    Optional[int], typer.Option("--workers", min=0, help="Decoding processes; default: one a granted core.")
+]
+DataRoot = Annotated[Optional[Path], typer.Option("--data-root", help="Folder of downloaded data; default: $BOB_DATA.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+Folders = Annotated[
+    Optional[list[Path]], typer.Option("--registry", help="Folder of your own backbone cards; repeatable.")
+]
+TaskFolders = Annotated[
+    Optional[list[Path]], typer.Option("--tasks", help="Folder of your own task cards; repeatable.")
+]
+
+
+def extraction(device: str, precision: str, batch_size: int | None = None, workers: int | None = None) -> Extraction:
+    """How to run a backbone, as the options say.
+
+    Raises:
+        UserError: If there is no such device, or it does not have that precision.
+    """
+    from bob.features.extract import Extraction
+    from bob.machine import resolve_device, resolve_precision
+
+    resolved = resolve_device(device)
+    return Extraction(resolved, resolve_precision(precision, resolved), batch_size, workers)
+
+
+def split_commas(values: Iterable[str]) -> list[str]:
+    """The names in values, each of which may hold several."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
