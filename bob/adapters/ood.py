@@ -33,7 +33,7 @@ class OOD(Adapter):
         if not isinstance(dataset, PartedDataset):
             raise ValueError(f"Expected `dataset` to be a PartedDataset, but got {type(dataset).__name__}.")
         judged = dataset.splits[split]
-        clean, *others = dataset.parts
+        clean, *others = dataset.open_parts()
         sets = [(JudgedSet(clean.name), clean.rows)]
         for part in others:
             said = ShiftedSet.from_dict(part.said)

@@ -143,7 +143,7 @@ class OODDetection(Adapter):
             raise TypeError(
                 f"Expected the test split of a data set with outliers, but got '{split}' of {dataset.source}."
             )
-        others = dataset.parts[1:]
+        others = dataset.open_parts()[1:]
         members = np.full(len(dataset.splits[split]), KNOWN, dtype=np.int64)
         for number, part in enumerate(others):
             members[part.rows] = number

@@ -38,22 +38,35 @@ class PartedDataset(Dataset):
     """A data set whose `test` is several sets, one after the other: first the task's own test images.
 
     Attributes:
-        parts: The sets, in the order in which they stand in the test split.
+        parts: The sets, in the order in which they stand in the test split; none where they are sealed.
     """
 
     parts: tuple[Part, ...] = ()
+
+    def open_parts(self) -> tuple[Part, ...]:
+        """The sets.
+
+        Raises:
+            RuntimeError: If they are sealed.
+        """
+        if not self.parts:
+            raise RuntimeError("The sets of 'test' are sealed until everything is chosen.")
+        return self.parts
 
     def identity(self) -> dict[str, Any]:
         """See `Dataset.identity`."""
         return {"sets": [{"name": part.name, "n": len(part), **part.said} for part in self.parts]}
 
     def sealed(self, split: str = "test") -> Dataset:
-        """See `Dataset.sealed`; the task's own test images are sealed in the sets of the other splits too."""
+        """See `Dataset.sealed`; the task's own test images are sealed in the sets of the other splits too.
+
+        Which test image is of which set is as good as a label where outliers are to be found, and is sealed with them.
+        """
         sealed = super().sealed(split)
         if split != "test":
             return sealed
         own = Dataset.sealed(replace(self, splits={**self.splits, "test": self._own_test()}))
-        return replace(sealed, splits={**own.splits, "test": sealed.splits["test"]})
+        return replace(self, splits={**own.splits, "test": sealed.splits["test"]}, parts=())
 
     def _own_test(self) -> Split:
         """The part that is the task's own, as a split of the image set that it may share with others."""
