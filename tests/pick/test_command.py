@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from bob.errors import UserError
 from bob.pick.command import pick
@@ -17,19 +16,10 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(home: Path, tmp_path: Path) -> Run:
+def run(home: Path, tmp_path: Path, run_command: Run) -> Run:
     """Run the command and give what it prints."""
-    app = typer.Typer()
-    app.command()(pick)
-
-    def invoke(*arguments: object) -> str:
-        common = ["--results", str(tmp_path / "results"), "--workers", "0", "--quiet", "--no-finetune"]
-        ended = CliRunner().invoke(app, [*map(str, arguments), *common], standalone_mode=False)
-        if ended.exception is not None:
-            raise ended.exception
-        return ended.stdout
-
-    return invoke
+    common = ["--results", tmp_path / "results", "--workers", "0", "--quiet", "--no-finetune"]
+    return partial(run_command, pick, *common)
 
 
 def test_an_answer(run: Run, photos: Path, tmp_path: Path) -> None:
