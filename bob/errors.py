@@ -55,7 +55,8 @@ def first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"key '{key}' is missing."
     if problem["type"] == "value_error":
-        return f"key '{key}': {problem['ctx']['error']}."
+        where = f"key '{key}': " if key else ""  # a mistake of the whole card has no key
+        return f"{where}{problem['ctx']['error']}."
     expected = _PLAIN_WORDS.get(problem["type"], problem["msg"])
     return f"key '{key}': {expected}, but got {problem['input']!r}."
 
