@@ -11,7 +11,6 @@ import typer
 from bob.console import print_backbone, print_backbones, print_card, print_lines, print_table
 from bob.errors import UserError, did_you_mean
 from bob.options import DataRoot, Folders, Results, TaskFolders
-from bob.results.record import find_record, read_record
 
 if TYPE_CHECKING:
     from bob.backbones.blueprint import Blueprint
@@ -56,6 +55,8 @@ def show(
 ) -> None:
     """Show a card in full, or a run: for a backbone what it is, what it needs, and whether its weights are here."""
     if images:
+        from bob.results.record import find_record
+
         return _draw(find_record(results, name), out, count, threshold, seed, data_root)
     if (run := _run_of(results, name)) is not None:
         return _show_run(run, as_json)
@@ -90,6 +91,8 @@ def _draw(record: Path, out: Path, count: int, threshold: float, seed: int, data
 
 def _run_of(results: Path, name: str) -> Path | None:
     """The record that a name means, unless no run is called so."""
+    from bob.results.record import find_record
+
     try:
         return find_record(results, name)
     except UserError:
@@ -97,6 +100,8 @@ def _run_of(results: Path, name: str) -> Path | None:
 
 
 def _show_run(path: Path, as_json: bool) -> None:
+    from bob.results.record import read_record
+
     record = read_record(path)
     if as_json:
         return print_lines([record.model_dump_json(indent=2)])

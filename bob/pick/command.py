@@ -11,8 +11,6 @@ import typer
 from bob.console import print_lines, print_table
 from bob.errors import UserError
 from bob.options import BatchSize, Device, Folders, Precision, Results, Workers, extraction, split_commas
-from bob.results.files import require_suffix, write_csv
-from bob.results.record import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +49,8 @@ def pick(
     The same command again goes on where it stopped, with the budget anew.
     """
     from bob.pick.budget import BudgetSpent, Deadline, parse_budget, spoken, startup_seconds
+    from bob.results.files import require_suffix, write_csv
+    from bob.results.record import require_writable
 
     deadline = Deadline(parse_budget(budget), started=time.monotonic() - startup_seconds())
     if out:
