@@ -175,6 +175,10 @@ class Protocol(ABC):
         """The same recipe on the mean feature of that many crops; raises as `with_block`."""
         raise UserError(f"The protocol '{self.name}' does not average patches.", "Take it without '@patches...'.")
 
+    def with_scales(self) -> Protocol:
+        """The same recipe on the mean feature of several scales; raises as `with_block`."""
+        raise UserError(f"The protocol '{self.name}' does not average scales.", "Take it without '@multiscale'.")
+
     def with_engine(self, name: str) -> Protocol:
         """The same recipe by another library; raises as `with_block`."""
         raise UserError(f"The protocol '{self.name}' has no engine '{name}'.", f"Take it without '@{name}'.")

@@ -69,7 +69,9 @@ def parse(modifier: str) -> Callable[[Protocol], Protocol]:
     if found := re.fullmatch(r"patches(\d+)", modifier):
         check_patches(patches := int(found[1]))
         return lambda protocol: protocol.with_patches(patches)
-    if modifier in ENGINES:
+    if modifier == "multiscale":
+        return lambda protocol: protocol.with_scales()
+    if modifier in (*ENGINES, "faiss"):
         return lambda protocol: protocol.with_engine(modifier)
     raise UserError(f"A protocol has no modifier '@{modifier}'.", f"Known are, for example: {FORMS}.")
 

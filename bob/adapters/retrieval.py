@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ from bob.retrieval.faiss_search import FaissIndex, rank_by_faiss
 from bob.retrieval.search import Features, Places, Space, rank_exactly
 from bob.retrieval.whitening import Whitening
 
-_FAISS, _MULTISCALE = "faiss", "multiscale"  # modifiers of this adapter alone
+_FAISS, _MULTISCALE = "faiss", "multiscale"  # modifiers
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,16 @@ class Searching(Protocol):
             require_scales(backbone)
         return [self]
 
+    def with_scales(self) -> Protocol:
+        """See `Protocol.with_scales`."""
+        return replace(self._without(self.multiscale), multiscale=True)
+
+    def with_engine(self, name: str) -> Protocol:
+        """See `Protocol.with_engine`; the one there is is faiss."""
+        if name != _FAISS:
+            return super().with_engine(name)
+        return replace(self._without(self.index is not None), index=FaissIndex())
+
     def with_shots(self, shots: Shots) -> Protocol:
         """See `Protocol.with_shots`; a search learns from no image."""
         raise UserError(f"The protocol '{self.name}' sees no training image.", f"Take it without '@{shots}'.")
@@ -146,6 +155,12 @@ class Searching(Protocol):
             notes.append(f"of {database} images the first {self.index.depth} of each ranking were looked at")
         return notes + ([f"whitened in {width} directions"] if self.whitened else [])
 
+    def _without(self, has_it: bool) -> Searching:
+        """Itself, which must not have a modifier yet."""
+        if has_it:
+            raise UserError(f"'{self.title}' has a modifier twice.", "Give it once.")
+        return self
+
     def _modifiers(self) -> list[str]:
         own = {_FAISS: self.index is not None, _MULTISCALE: self.multiscale}
         return [*super()._modifiers(), *(name for name, is_on in own.items() if is_on)]
@@ -171,22 +186,6 @@ class Retrieval(Adapter):
     choose_by: ClassVar = ("retrieval_map",)
     tested: ClassVar[str] = QUERY
 
-    @classmethod
-    def protocol(cls, spec: str) -> Protocol:
-        """See `Adapter.protocol`; `@faiss` and `@multiscale` are known here alone.
-
-        Raises:
-            UserError: As there; if one of the two is given twice.
-        """
-        name, *modifiers = spec.split("@")
-        own = [modifier for modifier in modifiers if modifier in _OWN]
-        if len(set(own)) < len(own):
-            raise UserError(f"'{spec}' has a modifier twice.", "Give it once.")
-        protocol = super().protocol("@".join([name, *(each for each in modifiers if each not in _OWN)]))
-        for modifier in own:
-            protocol = _OWN[modifier](protocol)
-        return protocol
-
     def judge(self, dataset: Dataset, split: str, predicted: Search) -> RetrievalPredictions:
         """See `Adapter.judge`; carries the search out."""
         if not isinstance(dataset, RetrievalDataset):
@@ -205,12 +204,6 @@ class Retrieval(Adapter):
             primary=relevance.primary,
             database=len(dataset.splits[DATABASE]),
         )
-
-
-_OWN: dict[str, Callable[[Any], Protocol]] = {
-    _FAISS: lambda protocol: replace(protocol, index=FaissIndex()),
-    _MULTISCALE: lambda protocol: replace(protocol, multiscale=True),
-}
 
 
 def _number(key: str, value: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from bob.results import detection, factors, multilabel, ood, ood_detection, retrieval, segmentation
 from bob.results.checks import read_parquet
@@ -11,7 +10,7 @@ from bob.results.judged import Judged
 from bob.results.predictions import Predictions
 
 # What the metadata of a file of each kind has; classification is what has none of these.
-_KINDS: dict[bytes, Any] = {
+_KINDS: dict[bytes, type[Judged]] = {
     multilabel.LABELS_KEY: multilabel.MultiLabelPredictions,
     detection.CLASSES_KEY: detection.DetectionPredictions,
     segmentation.CLASSES_KEY: segmentation.SegmentationPredictions,
@@ -31,6 +30,5 @@ def read_predictions(path: Path) -> Judged:
     table = read_parquet(path)
     for key, kind in _KINDS.items():
         if key in (table.schema.metadata or {}):
-            judged: Judged = kind.from_table(table, path)
-            return judged
+            return kind.from_table(table, path)
     return Predictions.from_table(table, path)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bob.data.objects import Detections, Objects
-from bob.results.checks import check_integers, check_schema, check_shape, check_size, encodable, read_parquet
+from bob.results.checks import check_integers, check_schema, check_shape, check_size, encodable
 from bob.results.coco_input import flatten
 from bob.results.coco_matching import AREAS, THRESHOLDS, Ints, Outcome
 from bob.results.judged import Judged, Row
@@ -197,17 +197,8 @@ class DetectionPredictions(Judged):
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> DetectionPredictions:
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: If the file is missing, is not Parquet, or does not hold detections.
-        """
-        return cls.from_table(read_parquet(path), path)
-
-    @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> DetectionPredictions:
-        """Take predictions out of the table that was read from `path`; see `read`."""
+        """Take predictions out of the table that was read from `path`; see `Judged.read`."""
         shapes = ("box", "mask") if "mask_hits" in table.schema.names else ("box",)
         check_schema(table, _schema(shapes), _KEYS, path, "DetectionPredictions.write")
         values = {name: _flat(table, name) for name in table.schema.names[1:]}

@@ -79,13 +79,8 @@ class FactorPredictions(Predictions):
         pq.write_table(table, path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> FactorPredictions:
-        """Read what `write` wrote; raises as `Predictions.read`."""
-        return cls.from_table(read_parquet(path), path)
-
-    @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> FactorPredictions:
-        """Take predictions out of the table that was read from `path`; see `read`."""
+        """Take predictions out of the table that was read from `path`; see `Judged.read`."""
         factors = tuple(json.loads((table.schema.metadata or {}).get(FACTORS_KEY, "[]")))
         column = pa.list_(pa.bool_(), len(factors))
         if not factors or _COLUMN not in table.schema.names or table.schema.field(_COLUMN).type != column:

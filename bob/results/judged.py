@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
+
+import pyarrow as pa
+
+from bob.results.checks import read_parquet
 
 Row: TypeAlias = dict[str, Any]  # of a table in a record; JSON-ready
 
@@ -43,3 +47,17 @@ class Judged(ABC):
     @abstractmethod
     def write(self, path: Path) -> None:
         """Write one Parquet file."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            UserError: If the file is missing, is not Parquet, or does not hold predictions of this kind.
+        """
+        return cls.from_table(read_parquet(path), path)
+
+    @classmethod
+    @abstractmethod
+    def from_table(cls, table: pa.Table, path: Path) -> Self:
+        """Take predictions out of the table that was read from `path`; see `read`."""

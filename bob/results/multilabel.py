@@ -21,7 +21,6 @@ from bob.results.checks import (
     check_shape,
     check_size,
     encodable,
-    read_parquet,
 )
 from bob.results.judged import Judged, Row
 from bob.results.ranking import Ranking, average_precision, roc_auc
@@ -115,17 +114,8 @@ class MultiLabelPredictions(Judged):
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> MultiLabelPredictions:
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: If the file is missing, is not Parquet, or does not hold multi-label predictions.
-        """
-        return cls.from_table(read_parquet(path), path)
-
-    @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> MultiLabelPredictions:
-        """Take predictions out of the table that was read from `path`; see `read`."""
+        """Take predictions out of the table that was read from `path`; see `Judged.read`."""
         classes = tuple(json.loads((table.schema.metadata or {}).get(LABELS_KEY, "[]")))
         check_schema(table, _schema(len(classes)), [LABELS_KEY], path, "MultiLabelPredictions.write")
         shape = (table.num_rows, len(classes))

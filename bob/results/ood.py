@@ -23,7 +23,6 @@ from bob.results.checks import (
     check_size,
     check_sums,
     encodable,
-    read_parquet,
 )
 from bob.results.judged import Judged, Row
 from bob.results.judged_sets import JudgedSet, cut
@@ -176,17 +175,8 @@ class OODPredictions(Judged):
         pq.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA.with_metadata(metadata)), path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> OODPredictions:
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: If the file is missing, is not Parquet, or does not hold such predictions.
-        """
-        return cls.from_table(read_parquet(path), path)
-
-    @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> OODPredictions:
-        """Take predictions out of the table that was read from `path`; see `read`."""
+        """Take predictions out of the table that was read from `path`; see `Judged.read`."""
         check_schema(table, _SCHEMA, [SETS_KEY, _CLASSES_KEY], path, "OODPredictions.write")
         unit = table.column("unit").to_numpy()
         units, first = np.unique(unit, return_index=True)

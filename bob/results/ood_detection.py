@@ -21,7 +21,6 @@ from bob.results.checks import (
     check_shape,
     check_size,
     encodable,
-    read_parquet,
 )
 from bob.results.judged import Judged, Row
 from bob.results.ranking import Ranking, average_precision, roc_auc
@@ -171,17 +170,8 @@ class OODDetectionPredictions(Judged):
         pq.write_table(table, path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> OODDetectionPredictions:
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: If the file is missing, is not Parquet, or does not hold scores of outliers.
-        """
-        return cls.from_table(read_parquet(path), path)
-
-    @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> OODDetectionPredictions:
-        """Take predictions out of the table that was read from `path`; see `read`."""
+        """Take predictions out of the table that was read from `path`; see `Judged.read`."""
         check_schema(table, _SCHEMA, [SETS_KEY], path, "OODDetectionPredictions.write")
         sets = json.loads(table.schema.metadata[SETS_KEY])
         return cls(

@@ -22,7 +22,6 @@ from bob.results.checks import (
     check_size,
     check_sums,
     encodable,
-    read_parquet,
 )
 from bob.results.judged import Judged, Row
 
@@ -176,17 +175,8 @@ class Predictions(Judged):
         pq.write_table(pa.Table.from_arrays(columns, schema=schema.with_metadata(metadata)), path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> Predictions:
-        """Read what `write` wrote, with groups or without.
-
-        Raises:
-            UserError: If the file is missing, is not Parquet, or does not hold predictions.
-        """
-        return cls.from_table(read_parquet(path), path)
-
-    @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> Predictions:
-        """Take predictions out of the table that was read from `path`; see `read`."""
+        """Take predictions out of the table that was read from `path`; see `Judged.read`."""
         grouped = _GROUP.name in table.schema.names
         schema, keys = (_SCHEMA.append(_GROUP), [_CLASSES_KEY, _GROUPS_KEY]) if grouped else (_SCHEMA, [_CLASSES_KEY])
         check_schema(table, schema, keys, path, "Predictions.write")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bob.errors import UserError
-from bob.results.checks import check_integers, check_schema, check_shape, check_size, encodable, read_parquet
+from bob.results.checks import check_integers, check_schema, check_shape, check_size, encodable
 from bob.results.judged import Judged, Row
 
 RETRIEVAL_KEY = b"bob.retrieval"
@@ -183,17 +183,8 @@ class RetrievalPredictions(Judged):
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> RetrievalPredictions:
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: If the file is missing, is not Parquet, or does not hold the ranks of queries.
-        """
-        return cls.from_table(read_parquet(path), path)
-
-    @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> RetrievalPredictions:
-        """Take predictions out of the table that was read from `path`; see `read`."""
+        """Take predictions out of the table that was read from `path`; see `Judged.read`."""
         check_schema(table, _SCHEMA, [RETRIEVAL_KEY], path, "RetrievalPredictions.write")
         common = json.loads(table.schema.metadata[RETRIEVAL_KEY])
         ranks = table.column("ranks").combine_chunks()

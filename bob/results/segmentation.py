@@ -16,7 +16,7 @@ from scipy import sparse
 
 from bob.data.objects import IGNORE
 from bob.errors import UserError
-from bob.results.checks import check_integers, check_schema, check_shape, check_size, encodable, read_parquet
+from bob.results.checks import check_integers, check_schema, check_shape, check_size, encodable
 from bob.results.judged import Judged, Row
 
 CLASSES_KEY = b"bob.segmentation.classes"
@@ -130,17 +130,8 @@ class SegmentationPredictions(Judged):
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> SegmentationPredictions:
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: If the file is missing, is not Parquet, or does not hold pixel counts.
-        """
-        return cls.from_table(read_parquet(path), path)
-
-    @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> SegmentationPredictions:
-        """Take predictions out of the table that was read from `path`; see `read`."""
+        """Take predictions out of the table that was read from `path`; see `Judged.read`."""
         metadata = table.schema.metadata or {}
         classes = tuple(json.loads(metadata.get(CLASSES_KEY, "[]")))
         check_schema(table, _schema(len(classes)), _KEYS, path, "SegmentationPredictions.write")
