@@ -93,7 +93,8 @@ def _show(found: Analysis, task: str, results: Path, out: list[Path], seed: int)
     from bob.analysis.measure import MEASURES
     from bob.analysis.picture import analysis_figure
     from bob.results.files import write_csv, write_figure
-    from bob.results.record import RECORD_FILE, RUNS, read_records
+    from bob.results.reading import read_records
+    from bob.results.record import RECORD_FILE, RUNS
 
     table, similarity = found.table(), found.similarity()
     records = list(read_records(results)) if any((results / RUNS).glob(f"[!.]*/{RECORD_FILE}")) else []

@@ -134,7 +134,8 @@ def _fitted(bench: Workbench, loading: float, reporter: Reporter) -> Probe:
     from bob.features.reading import FEATURE
     from bob.probes.logistic import LogisticRegression
     from bob.probes.ridge import RidgeClassifier
-    from bob.results.record import RECORD_FILE, read_record, record_folder
+    from bob.results.reading import read_record
+    from bob.results.record import RECORD_FILE, record_folder
     from bob.run import Summary, run_pair
 
     job, asked = bench.jobs[0], bench.jobs[0].protocol

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from bob import plugins
+from bob import places, plugins
 from bob.cards import BackboneCard, Card
 from bob.errors import UserError, did_you_mean, first_problem
 from bob.task_cards import DataSpec, TaskCard
@@ -25,13 +25,13 @@ def load_backbone_cards(extra: Sequence[Path] = ()) -> dict[str, BackboneCard]:
     Raises:
         UserError: On an unreadable card, an unknown key, a wrong type, or one name in two places.
     """
-    folders = [_builtin("registry"), *plugins.card_folders(plugins.BACKBONES), *extra]
+    folders = [places.shipped("registry"), *plugins.card_folders(plugins.BACKBONES), *extra]
     return _named([*_cards_in(BackboneCard, folders), *plugins.plugin_backbones().items()])
 
 
 def load_task_cards(extra: Sequence[Path] = ()) -> dict[str, TaskCard]:
     """Return name -> card of the built-in tasks, of plug-ins and of `extra`; raises as `load_backbone_cards`."""
-    return _named(_cards_in(TaskCard, [_builtin("tasks"), *plugins.card_folders(plugins.TASKS), *extra]))
+    return _named(_cards_in(TaskCard, [places.shipped("tasks"), *plugins.card_folders(plugins.TASKS), *extra]))
 
 
 def resolve_tasks(specs: Iterable[str], cards: Mapping[str, TaskCard]) -> list[TaskCard]:
@@ -109,13 +109,6 @@ _ADAPTER_OF_PATHS: dict[str, Literal["classification", "retrieval", "detection",
     **dict.fromkeys(("coco", "voc", "cityscapes"), "detection"),
     **dict.fromkeys(("masks", "panoptic"), "segmentation"),
 }
-
-
-def _builtin(folder: str) -> Path:
-    """The cards inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    inside = package / folder
-    return inside if inside.is_dir() else package.parent / folder
 
 
 def _cards_in(kind: type[C], folders: Iterable[Path]) -> list[tuple[str, C]]:

@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from bob import analyze, attack, cache, compare, data_command, depth, listing, prior, score, shift
+from bob import (
+    analyze,
+    attack,
+    cache,
+    compare,
+    data_command,
+    depth,
+    leaderboard,
+    listing,
+    prior,
+    score,
+    shift,
+)
 from bob.check import command
-from bob.console import print_error, print_lines, print_plan, print_table
+from bob.console import print_error, print_lines, print_plan
 from bob.errors import UserError
 from bob.options import (
     BatchSize,
@@ -49,6 +61,7 @@ app.command("attack")(attack.attack)
 app.command("check")(command.check)
 app.command("compare")(compare.compare)
 app.command("depth")(depth.depth)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("list")(listing.list_)
 app.command("pick")(pick)
 app.command("prior")(prior.prior)
@@ -153,43 +166,6 @@ def run(
     if not quiet and (summary.written or summary.present):
         print_lines([f"{len(summary.written)} runs written to {results}, {len(summary.present)} already there."])
     _report(summary.failed)
-
-
-@app.command()
-def leaderboard(
-    results: Results = Path("results"),
-    out: Annotated[
-        Optional[list[Path]], typer.Option("--out", "-o", help="Write the table: NAME.csv or NAME.md; repeatable.")
-    ] = None,
-    backbone: Annotated[Optional[list[str]], typer.Option("--backbone", "-b", help="Only these; globs work.")] = None,
-    task: Annotated[Optional[list[str]], typer.Option("--task", "-t", help="Only these; globs work.")] = None,
-    protocol: Annotated[Optional[list[str]], typer.Option("--protocol", "-p", help="Only these; globs work.")] = None,
-    ddof: Annotated[
-        int, typer.Option(min=0, max=1, help="Of the z-scores' standard deviation: 1 sample, 0 population.")
-    ] = 1,
-) -> None:
-    """Rank the backbones whose records are in the results folder, with 95% intervals, z-scores and mean ranks."""
-    from bob.results import leaderboard as table_of
-    from bob.results.files import require_suffix
-    from bob.results.record import read_records
-
-    for path in out or []:
-        require_suffix(path, table_of.FORMATS)
-    filters = [split_commas(patterns or []) for patterns in (backbone, task, protocol)]
-    every = table_of.tidy(table_of.select(read_records(results), *filters))
-    runs = table_of.comparable(every)
-    table = table_of.leaderboard(runs, ddof=ddof)
-    shown = table_of.compact(table)
-    print_table(shown.columns, shown.to_numpy().tolist(), numeric_from=2)
-    if stale := len(every) - len(runs):
-        print_lines([f"{stale} runs on other weights, data or protocol versions than the newest are left out."])
-    if unranked := int(table["rank"].isna().sum()):
-        print_lines(
-            [f"{unranked} of {len(table)} backbones lack a setting: they have no rank, and no cell is filled in."]
-        )
-    for path in out or []:
-        table_of.write_table(table, path)
-        print_lines([f"Written: {path.absolute()}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

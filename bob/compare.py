@@ -31,14 +31,18 @@ def compare(
     """Compare two backbones on the same test images: the overall difference and the classes that it hides."""
     from bob.results.compare import CLASS_SCORES, PARTS, class_table, find_pair, overall
     from bob.results.files import require_suffix, write_csv
-    from bob.results.leaderboard import select
+    from bob.results.index import read_runs, records_of
     from bob.results.metrics import get_metric
-    from bob.results.record import RECORD_FILE, predictions_of, read_records, record_folder
+    from bob.results.reading import predictions_of
+    from bob.results.record import RECORD_FILE, record_folder
+    from bob.results.runs import select
 
     if out:
         require_suffix(out, (".csv",))
     named = [[task] if task else [], [protocol] if protocol else []]
-    pair = find_pair(select(read_records(results), [], *named), backbone_a, backbone_b)
+    runs = select(read_runs(results), [], *named)
+    of_both = runs[runs["backbone"].isin([backbone_a, backbone_b])]
+    pair = find_pair(list(records_of(results, of_both)), backbone_a, backbone_b)
     a, b = (predictions_of(record_folder(results, record.request) / RECORD_FILE) for record in (pair.a, pair.b))
     metric, names = get_metric(pair.a.primary), (backbone_a, backbone_b)
     difference, table = overall(metric, a, b, names), class_table(a, b, names)

@@ -7,26 +7,49 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from bob.backbones.blueprint import Blueprint
     from bob.cards import BackboneCard
     from bob.plan import PlannedPair
+
+_MOST_FOLDED = 200  # rows that a terminal gets folded to its width
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Sequence[object]], numeric_from: int | None = None) -> None:
     """Print a table; columns from number `numeric_from` on are set flush right."""
     from rich.console import Console
+
+    lines = [[str(cell) for cell in line] for line in (list(columns), *rows)]
+    flush_right = [numeric_from is not None and place >= numeric_from for place in range(len(lines[0]))]
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal and len(lines) <= _MOST_FOLDED:
+        console.print(_folding(lines, flush_right))
+    else:
+        _print_plain(lines, flush_right)
+
+
+def _folding(lines: Sequence[Sequence[str]], flush_right: Sequence[bool]) -> Table:
+    """The table as a terminal wants it: what is too wide is folded."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for position, column in enumerate(columns):
-        numeric = numeric_from is not None and position >= numeric_from
-        table.add_column(str(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 1000  # a log or a pipe has no width of its own; there a row stays one line
-    console.print(table)
+    for column, right in zip(lines[0], flush_right, strict=True):
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
+
+
+def _print_plain(lines: Sequence[Sequence[str]], flush_right: Sequence[bool]) -> None:
+    """A line a row: a log or a pipe has no width of its own, and many rows take rich seconds."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        gaps = [" " * (width - cell_len(cell)) for width, cell in zip(widths, line, strict=True)]
+        cells = zip(line, gaps, flush_right, strict=True)
+        print("  ".join(gap + cell if right else cell + gap for cell, gap, right in cells).rstrip())
 
 
 def print_card(content: dict[str, object], indent: str = "") -> None:

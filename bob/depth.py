@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bob.console import print_lines, print_table
-from bob.options import Results, split_commas
+from bob.options import OnlyBackbones, OnlyTasks, Results, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def depth(
-    backbone: Annotated[list[str] | None, typer.Option("--backbone", "-b", help="Only these; globs work.")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Only these; globs work.")] = None,
+    backbone: OnlyBackbones = None,
+    task: OnlyTasks = None,
     protocol: Annotated[
         list[str] | None, typer.Option("--protocol", "-p", help="Only these, without @block: knn; globs work.")
     ] = None,
@@ -28,12 +28,12 @@ def depth(
     """Show score against depth, from runs of PROTOCOL@blocks (`bob run -p knn@blocks` makes them)."""
     from bob.results.depth import depth_figure, depth_table, select_layerwise
     from bob.results.files import PICTURES, require_suffix, write_csv, write_figure
-    from bob.results.record import read_records
+    from bob.results.index import read_runs
 
     for path in out or []:
         require_suffix(path, (".csv", *PICTURES))
     filters = [split_commas(names or []) for names in (backbone, task, protocol)]
-    table = depth_table(select_layerwise(read_records(results), *filters))
+    table = depth_table(select_layerwise(read_runs(results), *filters))
     _print_depth(table)
     for path in out or []:
         if path.suffix == ".csv":

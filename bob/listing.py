@@ -55,7 +55,7 @@ def show(
 ) -> None:
     """Show a card in full, or a run: for a backbone what it is, what it needs, and whether its weights are here."""
     if images:
-        from bob.results.record import find_record
+        from bob.results.reading import find_record
 
         return _draw(find_record(results, name), out, count, threshold, seed, data_root)
     if (run := _run_of(results, name)) is not None:
@@ -91,7 +91,7 @@ def _draw(record: Path, out: Path, count: int, threshold: float, seed: int, data
 
 def _run_of(results: Path, name: str) -> Path | None:
     """The record that a name means, unless no run is called so."""
-    from bob.results.record import find_record
+    from bob.results.reading import find_record
 
     try:
         return find_record(results, name)
@@ -100,7 +100,7 @@ def _run_of(results: Path, name: str) -> Path | None:
 
 
 def _show_run(path: Path, as_json: bool) -> None:
-    from bob.results.record import read_record
+    from bob.results.reading import read_record
 
     record = read_record(path)
     if as_json:
@@ -118,6 +118,7 @@ def _show_run(path: Path, as_json: bool) -> None:
             "notes": "; ".join(record.notes),
             "seconds": {stage: f"{seconds:.1f}" for stage, seconds in record.cost.seconds.items()},
             "created": record.created,
+            **({"again": record.command} if record.command else {}),
             "files": str(path.parent),
         }
     )

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bob
 from bob.backbones.base import Backbone
-from bob.data.loader import granted_cores
+from bob.cores import granted_cores
 from bob.errors import UserError, did_you_mean
 from bob.features.extract import Precision
 

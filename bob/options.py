@@ -32,6 +32,32 @@ TaskFolders = Annotated[
     Optional[list[Path]], typer.Option("--tasks", help="Folder of your own task cards; repeatable.")
 ]
 
+# Filters of records, and how a ranking is made of them.
+OnlyBackbones = Annotated[
+    Optional[list[str]], typer.Option("--backbone", "-b", help="Only these; commas, globs and repeats work.")
+]
+OnlyTasks = Annotated[
+    Optional[list[str]], typer.Option("--task", "-t", help="Only these; commas, globs and repeats work.")
+]
+OnlyProtocols = Annotated[
+    Optional[list[str]], typer.Option("--protocol", "-p", help="Only these; commas, globs and repeats work.")
+]
+By = Annotated[str, typer.Option("--by", help="What ranks: mean_z, mean_rank, borda or win_rate.")]
+Over = Annotated[
+    str, typer.Option("--over", help="What counts alike: categories, tasks or settings (a task and a protocol).")
+]
+Missing = Annotated[
+    str,
+    typer.Option(
+        "--missing",
+        help="Where settings were not run: show (without a rank), common (only settings that all have) or drop (only "
+        "backbones that have all).",
+    ),
+]
+Ddof = Annotated[
+    int, typer.Option("--ddof", min=0, max=1, help="Of the z-scores' standard deviation: 1 sample, 0 population.")
+]
+
 
 def extraction(device: str, precision: str, batch_size: int | None = None, workers: int | None = None) -> Extraction:
     """How to run a backbone, as the options say.

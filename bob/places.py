@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,18 @@ def data_root() -> Path:
     """Folder of downloaded data sets: `$BOB_DATA`, else `data` under `home()`."""
     given = os.environ.get("BOB_DATA")
     return Path(given).expanduser() if given else home() / "data"
+
+
+def shipped(folder: str) -> Path:
+    """A folder of the repository that travels inside the installed package; in a checkout it lies beside it."""
+    package = Path(__file__).parent
+    inside = package / Path(folder).name
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def sheet_name(backbone: str) -> str:
+    """The file name of a backbone's contact sheet, as `bob check` writes it and `bob report` finds it."""
+    return f"check-{re.sub(r'[^A-Za-z0-9._-]+', '-', backbone)}.png"
 
 
 @contextmanager

@@ -36,9 +36,13 @@ class Update:
     seconds_left: float
 
 
-class _ImagesPerSecond(ProgressColumn):
+class _PerSecond(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} images/s" if task.speed else "")
+        return Text(f"{task.speed:.1f} {self._unit}/s" if task.speed else "")
 
 
 class Reporter:
@@ -58,13 +62,13 @@ class Reporter:
             self._console.print(line, markup=False)
 
     @contextmanager
-    def images(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar with images/s and time left; gives a function to be told how many more are done."""
+    def images(self, what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
+        """Show a bar with images/s, or another unit, and time left; gives a function to be told of how many more."""
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            _ImagesPerSecond(),
+            _PerSecond(unit),
             TimeRemainingColumn(),
         )
         # Nothing is drawn where there is no terminal: a log file wants lines, not a bar.

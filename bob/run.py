@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
     main(["run", *sys.argv[1:]])
 
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -32,10 +33,9 @@ from bob.machine import count_flops, environment, launched_processes, peak_memor
 from bob.progress import Reporter
 from bob.requested import Settings, protocols_of
 from bob.results.judged import Judged
-from bob.results.metric import Metric
+from bob.results.judging import judge
 from bob.results.metrics import get_metric
-from bob.results.record import Cost, MetricResult, Record, has_record, record_folder, require_writable
-from bob.results.statistics import bootstrap
+from bob.results.record import Cost, Record, has_record, record_folder, require_writable
 from bob.task_cards import TaskCard
 from bob.workbench import Job, Workbench, without_repeats
 
@@ -199,14 +199,7 @@ def _check_stored(pairs: Sequence[tuple[ImageSet, Stores]], backbone: Backbone, 
 
 def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: Judged, loading: float) -> Record:
     started = time.perf_counter()
-    wanted = [get_metric(name) for name in job.request.metrics]
-    # The primary one must be there; of the others, some are about objects that the test split does not have.
-    metrics = [each for each in wanted if each.name == bench.task.primary or each.defined_on(predictions)]
-    estimates = bootstrap(metrics, predictions, seed=job.seed)
-    results = {
-        metric.name: MetricResult(**vars(estimates[metric.name]), higher_is_better=metric.higher_is_better)
-        for metric in metrics
-    }
+    judgement = judge(predictions, job.request.metrics, bench.task.primary)
     seconds = {"load": loading, **outcome.seconds, "bootstrap": time.perf_counter() - started}
     return Record(
         run_id=job.request.run_id(),
@@ -217,20 +210,32 @@ def _record(bench: Workbench, job: Job, outcome: Outcome, predictions: Judged, l
         feature_width=outcome.width,
         chosen=outcome.chosen,
         grid=outcome.grid,
-        notes=(*outcome.notes, *_left_out(wanted, metrics)),
+        notes=(*outcome.notes, *_left_out(judgement.left_out)),
         primary=bench.task.primary,
-        metrics=results,
+        metrics=judgement.metrics,
+        resampled=judgement.resampled,
         per_class=predictions.per_class(),
         per_group=predictions.per_group(),
         breakdown=predictions.breakdown(),
         environment=environment(bench.settings.how.device),
+        command=_command(bench.settings, job),
         cost=_cost(bench, job, outcome, seconds),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
 
 
-def _left_out(wanted: Sequence[Metric], metrics: Sequence[Metric]) -> list[str]:
-    names = [metric.name for metric in wanted if metric not in metrics]
+def _command(settings: Settings, job: Job) -> str:
+    """What makes the run again where its cards and data are found."""
+    request = job.request
+    words = ["bob", "run", "--backbone", request.backbone, "--task", request.task]
+    words += ["--protocol", request.protocol["name"], "--seed", str(request.seed), "--precision", request.precision]
+    words += [word for key, value in settings.overrides.items() for word in ("--set", f"{key}={value}")]
+    for option, limit in (("--max-steps", settings.max_steps), ("--max-hours", settings.max_hours)):
+        words += [option, f"{limit:g}"] if limit is not None else []
+    return shlex.join(words)
+
+
+def _left_out(names: Sequence[str]) -> list[str]:
     return [f"not defined on this test split: {', '.join(names)}"] if names else []
 
 

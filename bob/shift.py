@@ -9,7 +9,7 @@ import typer
 
 from bob.console import print_lines, print_table
 from bob.errors import UserError
-from bob.options import Results, split_commas
+from bob.options import OnlyBackbones, Results, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def shift(
     task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Needed if there are several.")] = None,
     protocol: Annotated[list[str] | None, typer.Option("--protocol", "-p", help="Needed if there are several.")] = None,
-    backbone: Annotated[list[str] | None, typer.Option("--backbone", "-b", help="Only these; globs work.")] = None,
+    backbone: OnlyBackbones = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="Backbones that the line is fitted on; default: all of the table.")
     ] = None,
@@ -28,14 +28,14 @@ def shift(
     """Show clean and shifted accuracy of each set and, of three backbones or more, effective robustness."""
     from bob.results.effective_robustness import effective_robustness, shift_table
     from bob.results.files import require_suffix, write_csv
-    from bob.results.leaderboard import comparable, select, tidy
-    from bob.results.record import read_records
+    from bob.results.index import read_runs, records_of
+    from bob.results.runs import comparable, select
 
     if out:
         require_suffix(out, (".csv",))
-    records = select(read_records(results), *(split_commas(names or []) for names in (backbone, task, protocol)))
-    newest = set(comparable(tidy(records))["run_id"])
-    table = _one_setting(shift_table(record for record in records if record.run_id in newest))
+    filters = (split_commas(names or []) for names in (backbone, task, protocol))
+    runs = comparable(select(read_runs(results), *filters))
+    table = _one_setting(shift_table(records_of(results, runs)))
     few = table["backbone"].nunique() < 3
     shown = table if few else effective_robustness(table, split_commas(baseline or []))
     _print(shown, few)

@@ -20,10 +20,8 @@ from bob.features.store import FeatureStore
 from bob.progress import Reporter
 from bob.requested import Settings, protocols_of
 from bob.results.metrics import get_metric
-from bob.results.record import Request
+from bob.results.record import TRAINING, Request
 from bob.task_cards import TaskCard
-
-TRAINING = "training"  # folder, beside the records, of what training runs keep
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from bob.results.draws import pack
 from bob.results.record import Cost, MetricResult, Record, Request
 
 
@@ -128,6 +129,10 @@ def make_record() -> Callable[..., Record]:
         created: str = "2026-01-01T00:00:00.000+00:00",
         weights: str = "w",
         data: str = "d",
+        category: str = "classification",
+        draws: np.ndarray | None = None,
+        card: dict[str, Any] | None = None,
+        environment: dict[str, Any] | None = None,
         **cost: Any,
     ) -> Record:
         request = Request(
@@ -146,8 +151,8 @@ def make_record() -> Callable[..., Record]:
         return Record(
             run_id=request.run_id(),
             request=request,
-            card={"paradigm": "baseline"},
-            task_card={},
+            card={"paradigm": "baseline", **(card or {})},
+            task_card={"adapter": category},
             data_facts={},
             feature_width=2,
             chosen={"k": 1},
@@ -155,8 +160,9 @@ def make_record() -> Callable[..., Record]:
             notes=(),
             primary=metric,
             metrics={metric: result},
+            resampled="" if draws is None else pack(draws),
             per_class=[],
-            environment={},
+            environment=environment or {},
             cost=Cost(seconds={}, waiting_fraction=0.0, peak_memory_bytes=1, **measured),
             created=created,
         )

@@ -91,7 +91,7 @@ class TestRun:
         shown = run_python("-m", "bob.leaderboard", "--out", "t.csv", "--out", "t.md")
         assert shown.code == 0 and "orl_faces/knn" in shown.out and shown.err == ""
         assert pd.read_csv("t.csv")["orl_faces/knn"].tolist() == [0.025]
-        assert Path("t.md").read_text().startswith("| rank | backbone | orl_faces/knn |")
+        assert Path("t.md").read_text().startswith("| rank | 95% | group | backbone | orl_faces/knn |")
 
 
 class TestLeaderboard:
@@ -106,11 +106,12 @@ class TestLeaderboard:
 
     def test_table(self, run_bob: Bob, records: None) -> None:
         ended = run_bob("leaderboard")
-        head, *rows, note = ended.out.splitlines()
+        head, *rows = ended.out.splitlines()
         assert ended.code == 0 and ended.err == ""
-        assert head.split()[:4] == ["rank", "backbone", "t/knn", "t/linear"]
-        assert [row.split()[:2] for row in rows] == [["1", "a"], ["ab", "not"], ["b", "not"]]
-        assert note == "2 of 3 backbones lack a setting: they have no rank, and no cell is filled in."
+        assert head.split()[:6] == ["rank", "95%", "group", "backbone", "t/knn", "t/linear"]
+        assert [row.split()[:4] for row in rows[:1]] == [["1", "1-1", "1", "a"]]
+        assert [row.split()[:2] for row in rows[1:3]] == [["ab", "not"], ["b", "not"]]
+        assert "2 of 3 backbones lack a setting: they have no rank, and no cell is filled in." in ended.out
 
     def test_filters_and_files(self, run_bob: Bob, records: None) -> None:
         ended = run_bob("leaderboard", "-p", "lin*", "-b", "a*", "--ddof", 0, "-o", "x/t.csv", "-o", "t.md")
@@ -132,7 +133,7 @@ class TestLeaderboard:
         _has_one_line(run_bob("leaderboard", "--results", "none"), "There are no records in none/runs.", "bob run")
         _has_one_line(run_bob("leaderboard", "-b", "zzz"), "No record matches.")
         _has_one_line(run_bob("leaderboard", "--ddof", 2), "--ddof")
-        _has_one_line(run_bob("leaderboard", "-o", "t.xlsx"), "t.xlsx", ".csv or .md")
+        _has_one_line(run_bob("leaderboard", "-o", "t.xlsx"), "t.xlsx", ".csv, .md, .tex or .parquet")
         Path("plain").touch()
         _has_one_line(run_bob("leaderboard", "-o", "plain/t.csv"), "Cannot use plain", "--out")
         next(Path("results").rglob("record.json")).write_text("{")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bob.engines.prior import Gaussian
-from bob.results.record import read_record
+from bob.results.reading import read_record
 
 LEARN = ["--set", "epochs=3", "--set", "batch_size=8", "--burn-in", "1", "--rank", "2", "--workers", "0"]
 TUNE = ["-p", "finetune", "--workers", "0"]

@@ -24,11 +24,13 @@ from bob.errors import UserError
 from bob.features.extract import Extraction
 from bob.progress import Reporter
 from bob.requested import Settings
-from bob.results.leaderboard import MEASURED, comparable, leaderboard, tidy
 from bob.results.metrics import METRICS
-from bob.results.record import predictions_of, read_record, read_records
+from bob.results.reading import predictions_of, read_record, read_records
+from bob.results.runs import comparable, tidy
 from bob.results.statistics import bootstrap
 from bob.run import Summary, run_all
+from bob.standings.cells import cells_of
+from bob.standings.wide import MEASURED
 from bob.task_cards import DataSpec, TaskCard
 
 HOW = Extraction(torch.device("cpu"), workers=0)
@@ -102,7 +104,7 @@ class TestRecords:
             contents = [json.loads((folder / "record.json").read_text()) for folder in (one, other)]
             for content in contents:
                 content["cost"] = {key: content["cost"][key] for key in ("parameters", "flops")}
-                assert content.pop("created")
+                assert content.pop("created") and len(content.pop("content_sha256")) == 64
             assert contents[0] == contents[1]
 
     @pytest.mark.parametrize("how", [{"batch_size": 1}, {"batch_size": 7, "workers": 2}, {"batch_size": 64}])
@@ -207,7 +209,7 @@ class TestMistakes:
     def test_what_is_no_users_mistake_keeps_its_traceback(
         self, go: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(bob.run, "bootstrap", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(bob.run, "judge", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             go()
         assert not list(Path("results").rglob("record.json"))
@@ -364,8 +366,8 @@ class TestProtocols:
         drawn = {record.request.data["drawn"]["train"]["sha256"] for record in records[:5]}
         assert len(drawn) > 1 and records[0].request.protocol["shots"] == {"per_class": 2}
         assert len(self.run(resnet, task, "ridge@2shot", seeds=(7,))[1]) == 1
-        table = leaderboard(comparable(tidy(read_records(Path("results")))))
-        assert table[[column for column in table if column.endswith("ridge@2shot seeds")]].to_numpy().tolist() == [[6]]
+        cells = cells_of(comparable(tidy(read_records(Path("results"))))).table
+        assert dict(cells[["protocol", "seeds"]].to_numpy()) == {"ridge@2shot": 6, "class_mean@50%": 5}
 
     def test_patches_tokens_and_grids(self, resnet: Any, photos: Path, home: Path) -> None:
         task = resolve_tasks([f"folder:{photos}"], {})[0]

@@ -12,9 +12,9 @@ import pandas as pd
 from scipy import stats
 
 from bob.analysis.moments import Floats
-from bob.results.leaderboard import comparable, summary, tidy
 from bob.results.protocols import is_layerwise
 from bob.results.record import Record
+from bob.results.runs import comparable, summary, tidy
 
 LEAST = 3  # backbones of which a rank correlation says anything
 _EVERY = 5040  # orders, those of 7 backbones, up to which all are looked at

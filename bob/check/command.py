@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +36,7 @@ def check(
     from bob.progress import Reporter
 
     card, reporter = resolve_backbone(backbone, cards), Reporter(quiet)
-    path = require_png(sheet or Path(f"check-{re.sub(r'[^A-Za-z0-9._-]+', '-', card.name)}.png")).absolute()
+    path = require_png(sheet or Path(places.sheet_name(card.name))).absolute()
     how = extraction(device, precision)
     if card.weights.source == "custom":
         reporter.say(f"Running your code: {card.weights.model}")

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bob.cores import granted_cores
 from bob.data.base import ImageSet
-from bob.data.loader import granted_cores
 from bob.data.remembered import Remembered
 from bob.errors import UserError
 

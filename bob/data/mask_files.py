@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFile
 
+from bob.cores import granted_cores
 from bob.data.files import UNREADABLE
-from bob.data.loader import granted_cores
 from bob.data.remembered import Remembered, Row
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".pgm"})

@@ -10,9 +10,9 @@ from contextlib import suppress
 import numpy as np
 
 from bob import places
+from bob.cores import granted_cores
 from bob.data.base import ImageSet, Split
 from bob.data.files import FileImages, content_hashes
-from bob.data.loader import granted_cores
 from bob.errors import UserError
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bob.errors import UserError, first_line
 from bob.factors.annotations import CLASSES, Annotations, Partition, val_numbers
 from bob.results.predictions import Predictions
-from bob.results.record import RECORD_FILE, find_record, predictions_of, read_record
+from bob.results.reading import find_record, predictions_of, read_record
+from bob.results.record import RECORD_FILE
 from bob.results.terms import Floats
 
 _NEEDED = ("file_name", "predicted_class")

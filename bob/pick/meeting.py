@@ -10,8 +10,8 @@ import torch
 
 from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone, weights_status
+from bob.cores import granted_cores
 from bob.data.base import Dataset
-from bob.data.loader import granted_cores
 from bob.errors import UserError
 from bob.features.extract import BackingOff, Extraction, prepare
 from bob.pick.budget import BudgetSpent, Deadline, spoken

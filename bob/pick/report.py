@@ -13,7 +13,8 @@ from bob.pick.entry import Entry, Pick
 from bob.pick.halving import surely_worse
 from bob.requested import Settings
 from bob.results.metrics import get_metric
-from bob.results.record import RECORD_FILE, predictions_of
+from bob.results.reading import predictions_of
+from bob.results.record import RECORD_FILE
 from bob.results.statistics import paired_bootstrap
 from bob.task_cards import TaskCard
 

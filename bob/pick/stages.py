@@ -18,7 +18,8 @@ from bob.pick.pool import Pool
 from bob.pick.times import ProbeTimes
 from bob.progress import Reporter
 from bob.requested import Settings
-from bob.results.record import RECORD_FILE, read_record
+from bob.results.reading import read_record
+from bob.results.record import RECORD_FILE
 from bob.run import Summary, run_pair
 from bob.task_cards import TaskCard
 from bob.workbench import Workbench

@@ -18,7 +18,8 @@ from bob.pictures.draw import draw_classes, draw_label, draw_objects
 from bob.results.files import PICTURES, require_suffix, write_figure
 from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
-from bob.results.record import Record, predictions_of, read_record
+from bob.results.reading import predictions_of, read_record
+from bob.results.record import Record
 from bob.task_cards import TaskCard
 
 if TYPE_CHECKING:

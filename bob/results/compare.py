@@ -15,7 +15,6 @@ from bob.errors import UserError
 from bob.results.compare_parts import part_rows, same_truth
 from bob.results.detection import DetectionPredictions
 from bob.results.judged import Judged
-from bob.results.leaderboard import comparable, tidy
 from bob.results.metric import Metric
 from bob.results.multilabel import MultiLabelPredictions
 from bob.results.precision_recall import Curve
@@ -23,6 +22,7 @@ from bob.results.precision_recall import average_precision as box_precision
 from bob.results.predictions import Predictions
 from bob.results.ranking import Ranking, average_precision
 from bob.results.record import Record
+from bob.results.runs import comparable, tidy
 from bob.results.segmentation import SegmentationPredictions, ious
 from bob.results.statistics import Estimate, paired_bootstrap, replicates
 from bob.results.terms import Floats
@@ -65,7 +65,7 @@ def find_pair(records: Sequence[Record], a: str, b: str) -> Pair:
     """The newest runs of two backbones that can be compared; of several seeds, the lowest.
 
     Args:
-        records: As `leaderboard.select` keeps them.
+        records: Any; those of other backbones do not count.
         a: Name of a backbone.
         b: Name of another.
 

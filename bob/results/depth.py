@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bob.errors import UserError
-from bob.results.leaderboard import comparable, select, summary, tidy
 from bob.results.protocols import base_of, is_layerwise
-from bob.results.record import Record
+from bob.results.runs import comparable, select, summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,12 +23,13 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 _COLUMNS = ["backbone", "task", "protocol", "metric", "block", "depth", "score", "low", "high", "seeds"]
 
 
-def depth_table(records: Iterable[Record]) -> pd.DataFrame:
+def depth_table(runs: pd.DataFrame) -> pd.DataFrame:
     """One row for each block of each backbone, task and protocol, and one for the plain run where there is one.
 
     Args:
-        records: Of runs of `PROTOCOL@blockN`, whose protocols say `block` (from 0) and `blocks` (how many there are),
-            and of the plain protocol. What has no layer-wise run of its backbone, task and protocol is left out.
+        runs: Of `PROTOCOL@blockN`, whose protocols say `block` (from 0) and `blocks` (how many there are), and of the
+            plain protocol, as `runs.tidy` makes them. What has no layer-wise run of its backbone, task and protocol is
+            left out.
 
     Returns:
         Columns backbone, task, protocol (without the block), metric, block (empty for the plain run, which is on the
@@ -37,21 +37,19 @@ def depth_table(records: Iterable[Record]) -> pd.DataFrame:
         seeds if there are several), seeds.
 
     Raises:
-        UserError: If no record is layer-wise, or one of them does not say which block it is.
+        UserError: If no run is layer-wise, or one of them does not say which block it is.
 
     Source: Bordes et al. 2022, Guillotine Regularization, arXiv 2206.13378.
     """
-    every = list(records)
-    layerwise = [record for record in every if is_layerwise(record.request.protocol["name"])]
-    if not layerwise:
+    layerwise = runs["protocol"].map(is_layerwise).astype(bool)
+    if not layerwise.any():
         raise UserError("There are no layer-wise runs.", "Make some: `bob run -b BACKBONE -t TASK -p knn@blocks`.")
-    wanted = {_curve(record) for record in layerwise}
-    kept = [record for record in every if _curve(record) in wanted]
-    blocks = {record.run_id: _block(record) for record in kept}
-    runs = comparable(tidy(kept))
+    _require_blocks(runs[layerwise])
+    curves = runs["backbone"] + "\n" + runs["task"] + "\n" + runs["protocol"].map(base_of)
+    kept = comparable(runs[curves.isin(curves[layerwise].unique())])
     rows = []
-    for (backbone, task, protocol), own in runs.groupby(["backbone", "task", "protocol"]):
-        block, depth = blocks[own["run_id"].iloc[0]]
+    for (backbone, task, protocol), own in kept.groupby(["backbone", "task", "protocol"]):
+        block, depth = _block(own.iloc[0])
         names = {
             "backbone": backbone,
             "task": task,
@@ -64,20 +62,16 @@ def depth_table(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def select_layerwise(
-    records: Iterable[Record], backbones: Sequence[str], tasks: Sequence[str], protocols: Sequence[str]
-) -> list[Record]:
-    """Keep the records that belong to curves: of the named backbones, tasks and plain protocols (`knn`); globs work.
+    runs: pd.DataFrame, backbones: Sequence[str], tasks: Sequence[str], protocols: Sequence[str]
+) -> pd.DataFrame:
+    """Keep the runs that belong to curves: of the named backbones, tasks and plain protocols (`knn`); globs work.
 
     Raises:
         UserError: If nothing is left.
     """
-    chosen = select(records, backbones, tasks, ["*", "*@*"])
-
-    def is_named(record: Record) -> bool:
-        base = base_of(record.request.protocol["name"])
-        return not protocols or any(base == name or fnmatchcase(base, name) for name in protocols)
-
-    return [record for record in chosen if is_named(record)]
+    plain = runs["protocol"].map(base_of)
+    named = [name for name in plain.unique() if not protocols or any(fnmatchcase(name, glob) for glob in protocols)]
+    return select(runs[plain.isin(named)], backbones, tasks, ["*", "*@*"])
 
 
 def depth_figure(table: pd.DataFrame) -> Figure:
@@ -120,18 +114,15 @@ def _draw(panel: Axes, runs: pd.DataFrame, backbone: str, number: int) -> None:
     panel.plot(plain["depth"], plain["score"], color=colour, marker=marker, markersize=9, fillstyle="none", ls="none")
 
 
-def _curve(record: Record) -> tuple[str, str, str]:
-    request = record.request
-    return request.backbone, request.task, base_of(request.protocol["name"])
+def _require_blocks(runs: pd.DataFrame) -> None:
+    for run in runs.to_dict("records"):
+        if not 0 <= run["block"] < run["blocks"]:
+            problem = f"The run {run['run_id']} of {run['protocol']} does not say which of how many blocks it is about."
+            raise UserError(problem, f"Run it again: `bob run -b {run['backbone']} -p {run['protocol']}`.")
 
 
-def _block(record: Record) -> tuple[int | None, float]:
+def _block(run: pd.Series[Any]) -> tuple[int | None, float]:
     """The block of a run and its depth; None and 1 for a plain run."""
-    protocol = record.request.protocol
-    if not is_layerwise(protocol["name"]):
+    if not is_layerwise(run["protocol"]):
         return None, 1.0
-    block, blocks = protocol.get("block"), protocol.get("blocks")
-    if not (isinstance(block, int) and isinstance(blocks, int) and 0 <= block < blocks):
-        problem = f"The run {record.run_id} of {protocol['name']} says block {block} of {blocks}."
-        raise UserError(problem, f"Run it again: `bob run -b {record.request.backbone} -p {protocol['name']}`.")
-    return block, (block + 1) / blocks
+    return int(run["block"]), (run["block"] + 1) / run["blocks"]

@@ -40,6 +40,12 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     write_text(table.to_csv(index=False, float_format="%.6g"), path)
 
 
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Write a table with all digits, without its index."""
+    with places.atomic_file(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a picture, PNG or SVG by its name; the same figure gives the same bytes.
 

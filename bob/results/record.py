@@ -6,21 +6,22 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from bob import places
 from bob.errors import UserError
-from bob.results.any import read_predictions
 from bob.results.judged import Judged, Row
 
 # Raised when a record gains a key, which an older bob would call unknown; keys that are added have a default, so that
-# older records still read. 2: per_group. 3: breakdown.
-SCHEMA_VERSION = 3
+# older records still read. 2: per_group. 3: breakdown. 4: content_sha256, resampled, command; all runs are
+# resampled with seed 0, where older ones took their own.
+SCHEMA_VERSION = 4
 RUNS = "runs"
+TRAINING = "training"  # folder, beside the records, of what training runs keep
 RECORD_FILE = "record.json"
 PREDICTIONS_FILE = "predictions.parquet"
 
@@ -66,7 +67,15 @@ class Request(_Part):
 
 
 class MetricResult(_Part):
-    """One metric on the test split, with its 95% interval."""
+    """One metric on the test split, with its 95% interval.
+
+    Attributes:
+        value: On the test split itself.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Units of the test split that a resample draws.
+        higher_is_better: Whether more is better.
+    """
 
     value: float
     low: float
@@ -96,9 +105,37 @@ class Cost(_Part):
 
 
 class Record(_Part):
-    """One run, complete. Scores do not depend on `cost` or `created`, and two equal runs differ in nothing else."""
+    """One run, complete. Two equal runs on one machine differ in `cost`, `created` and the checksum, in nothing else.
+
+    Attributes:
+        schema_version: Which keys there are.
+        content_sha256: Of the file's text with this value left empty; empty in what is not yet written, and before
+            schema 4.
+        run_id: Hash of the request.
+        request: What was asked.
+        card: Of the backbone.
+        task_card: Of the task.
+        data_facts: What was found out about the data.
+        feature_width: D of the features that the classifier reads.
+        chosen: The hyperparameters that won on validation.
+        grid: Every point tried, with its validation scores.
+        notes: What a reader of the numbers should know.
+        primary: Name of the metric that stands in the table.
+        metrics: By name, with 95% intervals.
+        resampled: Base64 of little-endian float32: the primary metric on the first 500 bootstrap resamples, which are
+            the same for every backbone on a test split; empty before schema 4.
+        per_class: A row for each class that the test split shows.
+        per_group: A row for each group, where there are some.
+        breakdown: Further tables by name, such as a row for each set of the test split.
+        predictions_sha256: Of the file beside the record.
+        environment: Versions, device, cores.
+        command: The line that makes the run again; empty before schema 4.
+        cost: What the run took.
+        created: When it ended, in UTC.
+    """
 
     schema_version: int = SCHEMA_VERSION
+    content_sha256: str = ""
     run_id: str
     request: Request
     card: dict[str, Any]
@@ -110,11 +147,13 @@ class Record(_Part):
     notes: tuple[str, ...]
     primary: str
     metrics: dict[str, MetricResult]
+    resampled: str = ""
     per_class: list[dict[str, str | int | float]]
     per_group: list[dict[str, str | int | float]] = []
     breakdown: dict[str, list[Row]] = {}
     predictions_sha256: str = ""
     environment: dict[str, Any]
+    command: str = ""
     cost: Cost
     created: str
 
@@ -137,9 +176,33 @@ class Record(_Part):
             write_files(temporary)
             content = (temporary / PREDICTIONS_FILE).read_bytes()
             complete = self.model_copy(update={"predictions_sha256": hashlib.sha256(content).hexdigest()})
-            text = complete.model_dump_json(indent=1) + "\n"
-            (temporary / RECORD_FILE).write_text(text, encoding="utf-8")
+            (temporary / RECORD_FILE).write_text(sealed(complete), encoding="utf-8", newline="\n")
         return folder
+
+
+_SEALED = 4  # the schema from which on a record has a checksum
+_SEAL = re.compile(
+    rb'"content_sha256": ?"([0-9a-f]*)"'
+)  # its first match is the record's own: only a number is before it
+
+
+def sealed(record: Record) -> str:
+    """The text of a record's file, with its own checksum."""
+    text = record.model_copy(update={"content_sha256": ""}).model_dump_json(indent=1) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace('"content_sha256": ""', f'"content_sha256": "{digest}"', 1)
+
+
+def seal_of(content: bytes) -> tuple[str, str]:
+    """The checksum that a record's file states, and the one that it has; equal if not a byte was changed.
+
+    The first is empty in files older than schema 4.
+    """
+    found = _SEAL.search(content)
+    if not found:
+        return "", ""
+    emptied = content[: found.start(1)] + content[found.end(1) :]
+    return found.group(1).decode(), hashlib.sha256(emptied).hexdigest()
 
 
 def record_folder(results: Path, request: Request) -> Path:
@@ -150,6 +213,17 @@ def record_folder(results: Path, request: Request) -> Path:
 def has_record(results: Path, request: Request) -> bool:
     """Whether the request has been answered."""
     return (record_folder(results, request) / RECORD_FILE).is_file()
+
+
+def is_sealed(record: Record) -> bool:
+    """Whether a record has a checksum of its own, or must have one by its schema."""
+    return record.schema_version >= _SEALED or bool(record.content_sha256)
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether a record's file has a checksum and, to the byte, what it is of."""
+    stated, own = seal_of(content)
+    return bool(stated) and stated == own
 
 
 def require_writable(results: Path) -> None:
@@ -167,66 +241,3 @@ def require_writable(results: Path) -> None:
         raise UserError(
             f"Cannot write records to {folder}: {error.strerror}.", "Give another folder: --results DIR."
         ) from error
-
-
-def read_records(results: Path) -> Iterator[Record]:
-    """Read every record below a results folder, in the order of folder names.
-
-    Raises:
-        UserError: If the folder has no records, or one of them cannot be read.
-    """
-    paths = sorted((results / RUNS).glob(f"[!.]*/{RECORD_FILE}"))
-    if not paths:
-        raise UserError(
-            f"There are no records in {results / RUNS}.", "Make some with `bob run`, or give --results DIR."
-        )
-    yield from map(read_record, paths)
-
-
-def find_record(results: Path, run: str) -> Path:
-    """Return the path of the record that a folder, the name of one, a run's id or the beginning of one means.
-
-    Raises:
-        UserError: If there is none, or several.
-    """
-    for place in (Path(run), results / RUNS / run):
-        if (place / RECORD_FILE).is_file():
-            return place / RECORD_FILE
-    paths = sorted((results / RUNS).glob(f"[!.]*/{RECORD_FILE}"))
-    meant = [path for path in paths if run and path.parent.name.rpartition("__")[2].startswith(run)]
-    if len(meant) != 1:
-        what = f"{len(meant)} runs" if meant else "no run"
-        raise UserError(f"There is {what} '{run}' in {results / RUNS}.", "Give a folder's name from there, or its id.")
-    return meant[0]
-
-
-def read_record(path: Path) -> Record:
-    """Read one record.
-
-    Raises:
-        UserError: If it is missing, damaged or of a newer schema.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise UserError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}.", "Update bob.")
-        return Record.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    raise UserError(f"Cannot read the record {path}: {reason}.", "Delete its folder and run it again.")
-
-
-def predictions_of(record_path: Path) -> Judged:
-    """The per-sample predictions beside a record, of whichever kind its task has.
-
-    Raises:
-        UserError: If one of the two files is missing or damaged, or they do not belong together.
-    """
-    expected, path = read_record(record_path).predictions_sha256, record_path.with_name(PREDICTIONS_FILE)
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-        raise UserError(f"{path} is not what its record was made from.", "Delete its folder and run it again.")
-    return read_predictions(path)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from bob.errors import UserError
-from bob.results.judged import Judged
-from bob.results.metric import Metric, Weighted
-from bob.results.terms import Floats
+
+if TYPE_CHECKING:
+    from bob.results.judged import Judged
+    from bob.results.metric import Metric, Weighted
+
+Floats: TypeAlias = NDArray[np.float64]
 
 Values = TypeVar("Values", "pd.Series[float]", NDArray[np.float64])
 
@@ -33,12 +36,18 @@ class Estimate:
         low: Lower end of the interval.
         high: Upper end of the interval.
         n: Number of samples in the test split.
+        draws: The value on each resample.
     """
 
     value: float
     low: float
     high: float
     n: int
+    draws: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a record keeps of it: value, low, high and n."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
 def bootstrap(
@@ -77,7 +86,7 @@ def bootstrap(
     size = len(predictions)
     drawn = replicates(weighted, size, resamples, seed)
     return {
-        name: Estimate(value, *_bounds(own, confidence), size)
+        name: Estimate(value, *_bounds(own, confidence), size, own)
         for (name, value), own in zip(values.items(), drawn, strict=True)
     }
 
@@ -113,7 +122,7 @@ def paired_bootstrap(
     difference = metric.compute(second) - metric.compute(first)
     before, after = metric.weighted(first), metric.weighted(second)
     [own] = replicates([lambda weights: after(weights) - before(weights)], len(first), resamples, seed)
-    return Estimate(difference, *_bounds(own, confidence), len(first))
+    return Estimate(difference, *_bounds(own, confidence), len(first), own)
 
 
 def replicates(weighted: Sequence[Weighted], size: int, resamples: int, seed: int) -> list[Floats]:
@@ -154,12 +163,14 @@ def over_seeds(scores: Floats, lows: Floats, highs: Floats, confidence: float = 
         confidence: Of the given intervals and of the result.
     """
     low, high = float(lows.mean()), float(highs.mean())
-    k, z = len(scores), float(stats.norm.ppf((1 + confidence) / 2))
+    k, z = len(scores), NormalDist().inv_cdf((1 + confidence) / 2)
     samples = float((((highs - lows) / (2 * z)) ** 2).mean())
     draws = float(scores.var(ddof=1)) / k if k > 1 else 0.0
     if draws <= _SAME**2:
         return low, high
-    t = float(stats.t.ppf((1 + confidence) / 2, k - 1))
+    from scipy.special import stdtrit  # a quarter of a second to import, which tables of single seeds are spared
+
+    t = float(stdtrit(k - 1, (1 + confidence) / 2))
     quantile = (samples * z + draws * t) / (samples + draws)
     wider = float(quantile * np.sqrt(samples + draws) - z * np.sqrt(samples))
     return low - wider, high + wider
@@ -188,7 +199,7 @@ def z_scores(values: Values, ddof: int = 1) -> Values:
 
 
 def ranks(values: Values, *, higher_is_better: bool = True) -> Values:
-    """Rank of each value, 1 for the best; ties share the mean of their ranks (`scipy.stats.rankdata`), NaN stays NaN.
+    """Rank of each value, 1 for the best; ties share the mean of their ranks, NaN stays NaN.
 
     Args:
         values: (n,) numbers.
@@ -198,7 +209,8 @@ def ranks(values: Values, *, higher_is_better: bool = True) -> Values:
         UserError: If `values` has more than one dimension.
     """
     array = _as_vector(values)
-    return _like(values, stats.rankdata(-array if higher_is_better else array, method="average", nan_policy="omit"))
+    places = pd.Series(array).rank(method="average", ascending=not higher_is_better)
+    return _like(values, np.asarray(places, dtype=np.float64))
 
 
 def _bounds(values: Floats, confidence: float) -> tuple[float, float]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from bob.results.predictions import Predictions
+from bob.results.statistics import Floats
 
-Floats: TypeAlias = NDArray[np.float64]
 Terms: TypeAlias = Floats | sparse.csr_array
 
 _BINS = 15

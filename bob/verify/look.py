@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from bob.cores import granted_cores
 from bob.data.base import Dataset, ImageSet, Split
 from bob.data.files import FileImages, decode
-from bob.data.loader import granted_cores
 from bob.errors import UserError, first_line
 from bob.verify.tally import Tally
 

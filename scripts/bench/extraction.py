@@ -28,8 +28,8 @@ from torchvision import transforms
 from bob.backbones.base import Backbone
 from bob.backbones.sources import open_backbone, resolve_backbone
 from bob.catalogue import load_backbone_cards
+from bob.cores import granted_cores
 from bob.data.files import FileImages
-from bob.data.loader import granted_cores
 from bob.features.extract import Extraction, fill_store, prepare
 from bob.features.store import FeatureStore
 

@@ -29,7 +29,7 @@ from bob.pick.picker import pick
 from bob.pick.report import COLUMNS, closing_lines, printed
 from bob.progress import Reporter
 from bob.requested import Settings
-from bob.results.record import read_records
+from bob.results.reading import read_records
 from bob.run import run_all
 from bob.task_cards import DataSpec, TaskCard
 

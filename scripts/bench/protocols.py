@@ -35,7 +35,7 @@ def main() -> None:
 def run(backbone: str, protocols: str, results: Path) -> list:
     """One extraction and the runs on it; their records."""
     from bob.cli import main as bob
-    from bob.results.record import read_records
+    from bob.results.reading import read_records
 
     try:
         bob(["run", "-b", backbone, "-t", "shapes", "-p", protocols, "--results", str(results), "-q"])

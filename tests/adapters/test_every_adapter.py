@@ -21,7 +21,8 @@ from bob.features.reading import FEATURE
 from bob.progress import Reporter
 from bob.requested import Settings
 from bob.results.metrics import get_metric
-from bob.results.record import RECORD_FILE, predictions_of, read_record
+from bob.results.reading import predictions_of, read_record
+from bob.results.record import RECORD_FILE
 from bob.run import provide_features, run_all
 from bob.task_cards import DENSE, TaskCard
 from bob.workbench import Workbench

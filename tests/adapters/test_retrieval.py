@@ -26,7 +26,7 @@ from bob.features.extract import Extraction
 from bob.features.multiscale import MULTISCALE, require_scales, scaled_size
 from bob.features.reading import FEATURE, Reading
 from bob.results.metrics import METRICS
-from bob.results.record import read_record
+from bob.results.reading import read_record
 from bob.results.retrieval import RetrievalPredictions
 
 needs_faiss = pytest.mark.skipif(find_spec("faiss") is None, reason="faiss is not installed")

@@ -17,7 +17,8 @@ from bob.adapters.recipes import BOB_LINEAR_PROBE, FINETUNE, FROZEN
 from bob.adapters.training import Training
 from bob.engines.recipe import ENGINE_VERSION, Limits
 from bob.errors import UserError
-from bob.results.record import Record, read_record
+from bob.results.reading import read_record
+from bob.results.record import Record
 
 TINY = ["--set", "epochs=2", "--set", "batch_size=8", "--set", "auto_augment=none", "--workers", "0"]
 

@@ -19,7 +19,7 @@ from bob.features.extract import Extraction
 from bob.probes.zero_shot import zero_shot_logits, zero_shot_weights
 from bob.progress import Reporter
 from bob.requested import Settings
-from bob.results.record import predictions_of, read_record
+from bob.results.reading import predictions_of, read_record
 from bob.run import run_all
 from bob.task_cards import DataSpec, TaskCard
 

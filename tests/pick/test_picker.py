@@ -23,7 +23,7 @@ from bob.pick.picker import pick
 from bob.pick.report import closing_lines, commands, printed, table
 from bob.progress import Reporter
 from bob.requested import Settings
-from bob.results.record import read_records
+from bob.results.reading import read_records
 
 SMALL = ("pixels", "constant", "test_vit.random")
 Run = Callable[..., Pick]

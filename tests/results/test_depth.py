@@ -11,11 +11,17 @@ import pytest
 from PIL import Image
 
 from bob.errors import UserError
-from bob.results.depth import depth_figure, depth_table, select_layerwise
+from bob.results import depth
+from bob.results.depth import depth_figure, select_layerwise
 from bob.results.files import write_figure
 from bob.results.record import Record
+from bob.results.runs import tidy
 
 Make = Callable[..., Record]
+
+
+def depth_table(records: list[Record]) -> pd.DataFrame:
+    return depth.depth_table(tidy(records))
 
 
 def _at(record: Record, **protocol: object) -> Record:
@@ -76,14 +82,14 @@ class TestTable:
 
     @pytest.mark.parametrize("said", [{}, {"block": 3}, {"block": 4, "blocks": 4}, {"block": "3", "blocks": 4}])
     def test_a_run_that_does_not_say_its_block(self, make_record: Make, said: dict[str, object]) -> None:
-        with pytest.raises(UserError, match=r"of knn@block3 says block .* of .*Run it again"):
+        with pytest.raises(UserError, match=r"of knn@block3 does not say .* blocks .*Run it again"):
             depth_table([_at(make_record(protocol="knn@block3"), **said)])
 
     def test_select(self, make_record: Make) -> None:
-        records = [r for b in "ab" for p in ("knn", "linear") for r in _curve(make_record, b, [0.1], base=p)]
+        records = tidy([r for b in "ab" for p in ("knn", "linear") for r in _curve(make_record, b, [0.1], base=p)])
         assert len(select_layerwise(records, [], [], [])) == 8
         found = select_layerwise(records, ["a"], ["t"], ["lin*"])
-        assert [r.request.protocol["name"] for r in found] == ["linear@block0", "linear"]
+        assert list(found["protocol"]) == ["linear", "linear@block0"]
         with pytest.raises(UserError, match="No record matches"):
             select_layerwise(records, ["c"], [], [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,17 +20,8 @@ from bob.errors import UserError
 from bob.results.metrics import METRICS
 from bob.results.multilabel import MultiLabelPredictions
 from bob.results.predictions import Predictions
-from bob.results.record import (
-    SCHEMA_VERSION,
-    Record,
-    Request,
-    has_record,
-    predictions_of,
-    read_record,
-    read_records,
-    record_folder,
-    require_writable,
-)
+from bob.results.reading import predictions_of, read_record, read_records
+from bob.results.record import SCHEMA_VERSION, Record, Request, has_record, record_folder, require_writable
 
 REQUEST: dict[str, Any] = {
     "backbone": "resnet",
@@ -100,7 +92,7 @@ class TestWriting:
         assert folder == record_folder(tmp_path, record.request) and has_record(tmp_path, record.request)
         assert sorted(path.name for path in folder.iterdir()) == ["predictions.parquet", "record.json"]
         read = read_record(folder / "record.json")
-        assert read.model_copy(update={"predictions_sha256": ""}) == record
+        assert read.model_copy(update={"predictions_sha256": "", "content_sha256": ""}) == record
         assert read.request.run_id() == read.run_id
         assert list(read_records(tmp_path)) == [read]
         back = predictions_of(folder / "record.json")
@@ -182,10 +174,10 @@ class TestReading:
     @pytest.mark.parametrize(
         ("text", "complaint"),
         [
-            ("", "Expecting value"),
-            ('{"run_id": "a', "Unterminated"),
-            ("[]", "valid dictionary"),
-            ("null", "valid dictionary"),
+            ("", "Invalid JSON: EOF while parsing a value"),
+            ('{"run_id": "a', "EOF while parsing a string"),
+            ("[]", "should be an object"),
+            ("null", "should be an object"),
             ("{}", "run_id: Field required"),
             ('{"schema_version": "new"}', "schema_version"),
             ('{"schema_version": null}', "schema_version"),
@@ -198,7 +190,7 @@ class TestReading:
 
     def test_not_text(self, path: Path) -> None:
         path.write_bytes(b"\xff\xfe\x00")
-        assert "utf-8" in self._complaint(path)
+        assert "Invalid JSON" in self._complaint(path)
 
     def test_a_wrong_or_unknown_field_is_named(self, path: Path) -> None:
         content = json.loads(path.read_text())
@@ -206,6 +198,15 @@ class TestReading:
         assert "request.seed: " in self._complaint(path)
         path.write_text(json.dumps({**content, "colour": 1}))
         assert "colour: " in self._complaint(path)
+
+    def test_changed_after_it_was_written(self, path: Path) -> None:
+        path.write_text(path.read_text().replace('"value": 0.5', '"value": 0.6'))
+        assert "was changed after it was written. `bob results verify` says more" in self._complaint(path)
+        whole = path.read_text()
+        path.write_text(re.sub(r'"content_sha256": "\w+"', '"content_sha256": ""', whole))
+        assert "was changed after it was written" in self._complaint(path)
+        path.write_text(whole.replace('"schema_version": 4', '"schema_version": 3'))
+        assert "was changed after it was written" in self._complaint(path)
 
     def test_newer_schema(self, path: Path) -> None:
         content = json.loads(path.read_text())
@@ -216,7 +217,7 @@ class TestReading:
 
     def test_a_record_of_schema_1(self, path: Path) -> None:
         content = json.loads(path.read_text())
-        del content["per_group"]
+        del content["per_group"], content["content_sha256"]
         path.write_text(json.dumps({**content, "schema_version": 1}))
         record = read_record(path)
         assert (record.per_group, record.schema_version) == ([], 1)
@@ -245,7 +246,8 @@ class TestReading:
 
 def test_results_import_no_torch() -> None:
     code = (
-        "import sys, bob.results.leaderboard, bob.results.record, bob.results.statistics, bob.results.predictions;"
+        "import sys, bob.results.index, bob.standings.standings, bob.standings.versus, bob.results.record;"
+        "import bob.results.statistics, bob.results.predictions, bob.results.verify, bob.results.merge;"
         "import bob.results.compare, bob.results.depth, bob.compare, bob.depth;"
         "sys.exit('torch' in sys.modules)"
     )

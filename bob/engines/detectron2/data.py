@@ -16,8 +16,8 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from bob.backbones.preprocess import Preprocess
+from bob.cores import granted_cores
 from bob.data.base import Split
-from bob.data.loader import granted_cores
 from bob.data.objects import Objects
 from bob.engines.dense_recipe import View
 from bob.engines.order import epoch_positions, random_for_image
