@@ -21,6 +21,7 @@ from bob import (
     leaderboard,
     listing,
     prior,
+    rank,
     score,
     shift,
 )
@@ -65,6 +66,7 @@ app.command("leaderboard")(leaderboard.leaderboard)
 app.command("list")(listing.list_)
 app.command("pick")(pick)
 app.command("prior")(prior.prior)
+app.command("rank")(rank.rank)
 app.command("shift")(shift.shift)
 app.command("show")(listing.show)
 
