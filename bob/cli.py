@@ -22,6 +22,7 @@ from bob import (
     listing,
     prior,
     rank,
+    results_command,
     score,
     shift,
 )
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 app.add_typer(cache.app, name="cache")
 app.add_typer(data_command.app, name="data")
+app.add_typer(results_command.app, name="results")
 app.add_typer(score.app, name="score")
 app.command("analyze")(analyze.analyze)
 app.command("attack")(attack.attack)
