@@ -20,8 +20,10 @@ from bob import (
     depth,
     leaderboard,
     listing,
+    plot,
     prior,
     rank,
+    report_command,
     results_command,
     score,
     shift,
@@ -67,8 +69,10 @@ app.command("depth")(depth.depth)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("list")(listing.list_)
 app.command("pick")(pick)
+app.command("plot")(plot.plot)
 app.command("prior")(prior.prior)
 app.command("rank")(rank.rank)
+app.command("report")(report_command.report)
 app.command("shift")(shift.shift)
 app.command("show")(listing.show)
 

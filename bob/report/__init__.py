@@ -1,0 +1,1 @@
+"""The report: one HTML page of all results, and its pictures."""
