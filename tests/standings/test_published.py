@@ -87,3 +87,21 @@ def test_found_by_name_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.M
 def test_no_such_table(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=rf"There is no table {name}\. {hint}"):
         find_table(Path(name))
+
+
+def test_quickstart_is_the_table_of_the_readme() -> None:
+    cells, notes = read_long_table(FOLDER.parent / "quickstart.csv")
+    table = cells.table
+    shown = table["score"].map("{:.3f}".format) + table.apply(
+        lambda row: f" [{row['low']:.3f}, {row['high']:.3f}]", axis=1
+    )
+    found = {(row.backbone, row.setting): cell for row, cell in zip(table.itertuples(), shown, strict=True)}
+    lines = (FOLDER.parents[1] / "README.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    head = next(row for row in rows if row[:4] == ["rank", "95%", "group", "backbone"])
+    names = {row[3]: row for row in rows if len(row) == len(head) and row[3] in set(table["backbone"])}
+    for (backbone, setting), cell in found.items():
+        assert names[backbone][head.index(setting)] == cell
+    assert notes == [] and len(found) == 28
+    ranks = standings(Grid.of(cells)).set_index("backbone")
+    assert {name: f"{z:+.2f}" for name, z in ranks["mean_z"].items()} == {name: row[8] for name, row in names.items()}
