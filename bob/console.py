@@ -150,3 +150,13 @@ def print_error(line: str) -> None:
 
 def _millions(count: int | None) -> str:
     return "" if count is None else f"{count / 1e6:.2f}"
+
+
+def number(value: float, form: str) -> str:
+    """A number in a format; nothing for NaN."""
+    return "" if value != value else format(value, form)  # NaN is not itself
+
+
+def span(low: float, high: float, form: str, between: str) -> str:
+    """Both ends of an interval in a format; nothing where one is NaN."""
+    return "" if low != low or high != high else f"{format(low, form)}{between}{format(high, form)}"

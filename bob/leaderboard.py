@@ -11,7 +11,19 @@ import typer
 
 from bob.console import print_lines, print_table
 from bob.errors import UserError
-from bob.options import By, Ddof, Missing, OnlyBackbones, OnlyProtocols, OnlyTasks, Over, Results, split_commas
+from bob.options import (
+    By,
+    Correlations,
+    Ddof,
+    Missing,
+    OnlyBackbones,
+    OnlyProtocols,
+    OnlyTasks,
+    Over,
+    Results,
+    Scaling,
+    split_commas,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +73,8 @@ def leaderboard(
         str | None,
         typer.Option("--pareto", help="Mark whom no other beats in score and parameters, flops or images_per_second."),
     ] = None,
+    scaling: Scaling = False,
+    correlations: Correlations = "",
     wide: Annotated[bool, typer.Option("--wide", help="Print every cell, however many settings there are.")] = False,
     tidy: Annotated[bool, typer.Option("--tidy", help="Write a row a cell (for `bob rank`), not a backbone.")] = False,
     same_architecture: Annotated[
@@ -78,7 +92,9 @@ def leaderboard(
     from bob.standings.policy import Policy
     from bob.standings.remarks import about_filters, about_stale
 
-    asked = _Asked(Policy(by, over, ddof, missing), group, cost, pareto, wide, tidy, tuple(out or []))
+    asked = _Asked(
+        Policy(by, over, ddof, missing), group, cost, pareto, wide, tidy, scaling, correlations, tuple(out or [])
+    )
     _check(asked, context, compare is not None, same_architecture)
     filters = Filters(
         split_commas(paradigm or []),
@@ -112,6 +128,8 @@ class _Asked:
     pareto: str | None
     wide: bool
     tidy: bool
+    scaling: bool
+    correlations: str
     out: tuple[Path, ...]
 
     @property
@@ -132,6 +150,10 @@ def _check(asked: _Asked, context: typer.Context, compare: bool, same: bool) -> 
     from bob.standings.wide import PARETO
 
     one_of(asked.group, _GROUPS, "--group")
+    if asked.correlations:
+        from bob.standings.correlation import OF
+
+        one_of(asked.correlations, OF, "--correlations")
     if asked.pareto is not None:
         one_of(asked.pareto, PARETO, "--pareto")
     for path in asked.out:
@@ -203,10 +225,21 @@ def _one_table(runs: pd.DataFrame, cells: Cells, grid: Grid, asked: _Asked, adde
     print_lines(about_gaps(grid, shown))
     if many:
         print_lines([f"{len(categories)} settings as the mean z of each category; --wide and --out have every cell."])
+    _print_trends(table, shown, facts, asked)
     if not asked.tidy:
         meaning = about_ranks([table], asked.policy.by, asked.policy.over, asked.front)
         _write_wide(table, shown, Show(policy.by, costs=costs), asked.out, added, meaning)
     return table
+
+
+def _print_trends(table: pd.DataFrame, grid: Grid, facts: pd.DataFrame, asked: _Asked) -> None:
+    from bob.trends import print_correlations, print_scaling
+
+    if asked.scaling:
+        sizes = facts[["architecture", "parameters", "pretraining_images"]]
+        print_scaling(table[["backbone", "mean_z"]].join(sizes, on="backbone"))
+    if asked.correlations:
+        print_correlations(grid, asked.correlations, asked.policy.ddof)
 
 
 def _write_wide(

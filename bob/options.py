@@ -58,6 +58,14 @@ Ddof = Annotated[
     int, typer.Option("--ddof", min=0, max=1, help="Of the z-scores' standard deviation: 1 sample, 0 population.")
 ]
 
+Scaling = Annotated[
+    bool, typer.Option("--scaling", help="How mean z goes with parameters and pretraining images, by family.")
+]
+Correlations = Annotated[
+    str,
+    typer.Option("--correlations", metavar="OF", help="Rank correlations of any two tasks, categories or settings."),
+]
+
 
 def extraction(device: str, precision: str, batch_size: int | None = None, workers: int | None = None) -> Extraction:
     """How to run a backbone, as the options say.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bob.console import print_lines, print_table
+from bob.console import number, print_lines, print_table, span
 from bob.errors import UserError, did_you_mean
-from bob.options import By, Ddof, Missing, OnlyBackbones, OnlyTasks, Over, Results, split_commas
+from bob.options import By, Correlations, Ddof, Missing, OnlyBackbones, OnlyTasks, Over, Results, Scaling, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,12 +42,8 @@ def rank(
     over: Over = "categories",
     missing: Missing = "show",
     ddof: Ddof = 1,
-    scaling: Annotated[
-        bool, typer.Option("--scaling", help="How mean z goes with parameters and pretraining images, by family.")
-    ] = False,
-    correlations: Annotated[
-        str, typer.Option(metavar="OF", help="Rank correlations between any two tasks, categories or settings.")
-    ] = "",
+    scaling: Scaling = False,
+    correlations: Correlations = "",
     out: Annotated[
         list[Path] | None,
         typer.Option(
@@ -64,6 +60,7 @@ def rank(
     from bob.standings.policy import Policy
     from bob.standings.remarks import about_gaps, about_ranks
     from bob.standings.wide import wide_table
+    from bob.trends import print_correlations, print_scaling
 
     policy = Policy(by, over, ddof, missing)
     for path in out or []:
@@ -83,9 +80,9 @@ def rank(
     shown = _of(cells.table, grid)
     _print(table, shown, [*notes, *about_ranks([table], by, over), *about_gaps(every, grid), *_how_sure(shown, table)])
     if scaling:
-        _print_scaling(table.join(facts[["architecture", *_SIZES]], on="backbone"))
+        print_scaling(table.join(facts[["architecture", *_SIZES]], on="backbone"))
     if correlations:
-        _print_correlations(grid, correlations, ddof)
+        print_correlations(grid, correlations, ddof)
     for path in out or []:
         write_table(wide_table(cells.table, grid, table, facts, ddof), path)
         print_lines([f"Written: {path.absolute()}"])
@@ -119,8 +116,7 @@ def _own(results: Path) -> tuple[Cells, pd.DataFrame, list[str]]:
     runs = comparable(every)
     stale = len(every) - len(runs)
     notes = [f"{stale} runs on other weights, data or protocol versions than the newest are left out."] if stale else []
-    images = runs.sort_values("created").groupby("backbone")["pretraining_images"].last()
-    return cells_of(runs), facts_of(runs).join(images), notes
+    return cells_of(runs), facts_of(runs), notes
 
 
 def _joined(published: Cells, own: Cells) -> Cells:
@@ -191,15 +187,15 @@ def _print(table: pd.DataFrame, cells: pd.DataFrame, notes: Sequence[str]) -> No
     columns = ["rank", "95%", "group", "backbone", "mean z", "95%", "mean rank", "win rate", "Borda", "settings"]
     rows = [
         [
-            _number(row["rank"], "g"),
-            _span(row["rank_low"], row["rank_high"], "g", "-"),
-            _number(row["group"], "g"),
+            number(row["rank"], "g"),
+            span(row["rank_low"], row["rank_high"], "g", "-"),
+            number(row["group"], "g"),
             row["backbone"],
-            _number(row["mean_z"], "+.3f"),
-            _span(row["mean_z_low"], row["mean_z_high"], "+.3f", ", "),
-            _number(row["mean_rank"], ".2f"),
-            _number(row["win_rate"], ".3f"),
-            _number(row["borda"], ".2f"),
+            number(row["mean_z"], "+.3f"),
+            span(row["mean_z_low"], row["mean_z_high"], "+.3f", ", "),
+            number(row["mean_rank"], ".2f"),
+            number(row["win_rate"], ".3f"),
+            number(row["borda"], ".2f"),
             row["settings"],
         ]
         for row in table.to_dict("records")
@@ -208,42 +204,6 @@ def _print(table: pd.DataFrame, cells: pd.DataFrame, notes: Sequence[str]) -> No
     kinds = ", ".join(f"{count} {name}" for name, count in cells.groupby("category")["setting"].nunique().items())
     print_lines([f"Backbones: {len(table)}. Settings: {cells['setting'].nunique()} ({kinds}).", *notes])
     print_lines(_sources(cells))
-
-
-def _print_scaling(table: pd.DataFrame) -> None:
-    from bob.standings.scaling import scaling
-
-    rows = [
-        [
-            row["family"],
-            str(row["against"]).replace("_", " "),
-            row["n"],
-            _number(row["spearman"], "+.2f"),
-            _span(row["spearman_low"], row["spearman_high"], "+.2f", ", "),
-            _number(row["slope"], "+.2f"),
-            _span(row["slope_low"], row["slope_high"], "+.2f", ", "),
-        ]
-        for row in scaling(table).to_dict("records")
-    ]
-    print_table(
-        ["family", "mean z with", "backbones", "Spearman", "95%", "z for 10 times", "95%"], rows, numeric_from=2
-    )
-
-
-def _print_correlations(grid: Grid, of: str, ddof: int) -> None:
-    from bob.standings.correlation import correlations
-
-    rows = [
-        [
-            row["first"],
-            row["second"],
-            row["n"],
-            _number(row["spearman"], "+.2f"),
-            _span(row["low"], row["high"], "+.2f", ", "),
-        ]
-        for row in correlations(grid, of, ddof).to_dict("records")
-    ]
-    print_table([of, "", "backbones", "Spearman", "95%"], rows, numeric_from=2)
 
 
 def _sources(cells: pd.DataFrame) -> list[str]:
@@ -256,11 +216,3 @@ def _sources(cells: pd.DataFrame) -> list[str]:
         whence = f", from {'; '.join(named[:_SOURCES])}{more}" if named else ""
         lines.append(f"{file or 'Our own runs'}: {len(own)} scores{whence}.")
     return lines
-
-
-def _number(value: float, form: str) -> str:
-    return "" if value != value else format(value, form)  # NaN is not itself
-
-
-def _span(low: float, high: float, form: str, between: str) -> str:
-    return "" if low != low or high != high else f"{format(low, form)}{between}{format(high, form)}"

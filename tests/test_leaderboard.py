@@ -280,6 +280,14 @@ class TestOtherTables:
         assert list(pd.read_csv("t.csv")["ahead"]) == ["ssl", "vlm", "supervised", "vlm", "ssl"]
         assert "vlm" not in run("--same-architecture", "--paradigm", "ssl,supervised")
 
+    def test_trends(self, run: Run) -> None:
+        out = run("--missing", "common", "--scaling", "--correlations", "tasks")
+        rows = [line.split() for line in out.splitlines()]
+        place = next(place for place, row in enumerate(rows) if row[:4] == ["family", "mean", "z", "with"])
+        assert rows[place + 1][:3] == ["all", "parameters", "4"]
+        assert ["t", "u", "4"] in [row[:3] for row in rows]
+        assert "family" not in run() and "Spearman" not in run()
+
 
 class TestMistakes:
     @pytest.mark.parametrize(
@@ -289,6 +297,8 @@ class TestMistakes:
             (["--over", "taks"], "--over taks is not known. Did you mean: tasks?"),
             (["--missing", "impute"], "--missing impute is not known. Choose show, common or drop."),
             (["--group", "tasks"], "--group tasks is not known. Did you mean: task?"),
+            (["--correlations", "task"], "--correlations task is not known. Did you mean: tasks?"),
+            (["--compare", "deit", "dino", "--scaling"], "--compare and --scaling do not go together."),
             (["--pareto", "params"], "--pareto params is not known. Did you mean: parameters?"),
             (["--paradigm", "supervise"], "--paradigm supervise is not known. Did you mean: supervised?"),
             (["--category", "odd"], "--category odd: there is no record of such a task. Did you mean: ood?"),

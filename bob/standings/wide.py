@@ -18,7 +18,7 @@ COSTS = ("parameters", "flops", *MEASURED)
 # What a front is drawn against -> whether more of it is better.
 PARETO = {"parameters": False, "flops": False, "images_per_second": True}
 
-_TOLD = ("paradigm", "architecture", "parameters", "flops")
+_TOLD = ("paradigm", "architecture", "pretraining_images", "parameters", "flops")
 _PLACE = ("rank", "rank_low", "rank_high", "group", "backbone", "paradigm")
 _OVERALL = ("mean_z", "mean_z_low", "mean_z_high", "mean_rank", "borda", "win_rate", "settings")
 
@@ -31,10 +31,10 @@ def facts_of(runs: pd.DataFrame, settings: Collection[str] | None = None) -> pd.
         settings: Only the runs of these (`TASK/PROTOCOL`) count; None for all.
 
     Returns:
-        Index: backbones. Columns: paradigm, architecture, parameters and flops (of one image's forward pass) of the
-        newest run; images_per_second (the median over runs), peak_memory_bytes (the highest), gpu_hours and cpu_hours
-        (the sum over runs of all stages, on whatever is not the CPU, and on it). A run counts as if it stood alone:
-        features that several runs read are counted in each.
+        Index: backbones. Columns: paradigm, architecture, pretraining_images, parameters and flops (of one image's
+        forward pass) of the newest run; images_per_second (the median over runs), peak_memory_bytes (the highest),
+        gpu_hours and cpu_hours (the sum over runs of all stages, on whatever is not the CPU, and on it). A run counts
+        as if it stood alone: features that several runs read are counted in each.
     """
     own = runs if settings is None else runs[(runs["task"] + "/" + runs["protocol"]).isin(settings)]
     on_cpu = own["device"] == "cpu"
