@@ -28,12 +28,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from bob.console import print_lines, print_table
 from bob.report.backbones import Details
 from bob.report.figures import plotly_figures
-from bob.report.findings import Findings, Policy
+from bob.report.findings import Findings
 from bob.report.page import plotly_script, render
 from bob.results.draws import KEPT_RESAMPLES
 from bob.results.runs import SCHEMA
 from bob.standings.cells import cells_of
 from bob.standings.grid import Grid
+from bob.standings.policy import Policy
 from bob.standings.standings import standings
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
