@@ -168,7 +168,15 @@ def _cells(grid: Grid) -> Cells:
 
 def _runs(backbones: tuple[str, ...], rng: np.random.Generator) -> pd.DataFrame:
     parameters = 10 ** rng.uniform(6, 9, len(backbones))
-    common = {"protocol": "p", "category": "c", "architecture": "x", "created": "", "run_id": "", "device": "cpu"}
+    common: dict[str, object] = {
+        "protocol": "p",
+        "category": "c",
+        "architecture": "x",
+        "created": "",
+        "run_id": "",
+        "device": "cpu",
+    }
+    common["pretraining_images"] = np.nan
     costs = {"flops": 2 * parameters, "images_per_second": 1e9 / parameters, "peak_memory_bytes": 1, "seconds": 1.0}
     paradigm = np.resize(["ssl", "supervised", "vlm"], len(backbones))
     return pd.DataFrame({"backbone": backbones, "paradigm": paradigm, "parameters": parameters, **common, **costs})
