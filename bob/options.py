@@ -58,6 +58,12 @@ Ddof = Annotated[
     int, typer.Option("--ddof", min=0, max=1, help="Of the z-scores' standard deviation: 1 sample, 0 population.")
 ]
 
+Join = Annotated[
+    Optional[list[Path]],
+    typer.Option(
+        "--join", help="Published scores beside ours: TABLE.csv, or the name of one that bob has; repeatable."
+    ),
+]
 Scaling = Annotated[
     bool, typer.Option("--scaling", help="How mean z goes with parameters and pretraining images, by family.")
 ]

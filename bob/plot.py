@@ -9,7 +9,7 @@ import typer
 
 from bob.console import print_lines
 from bob.errors import UserError, did_you_mean
-from bob.options import By, Ddof, Missing, OnlyBackbones, OnlyProtocols, OnlyTasks, Over, Results, split_commas
+from bob.options import By, Ddof, Join, Missing, OnlyBackbones, OnlyProtocols, OnlyTasks, Over, Results, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from bob.standings.policy import Policy
 
-_Globs = list[str] | None
 _KINDS = {
     "ranks": "ranks with their 95% intervals and groups of equals",
     "correlation": "how alike tasks rank the backbones",
@@ -41,12 +40,7 @@ def plot(
     over: Over = "categories",
     missing: Missing = "show",
     ddof: Ddof = 1,
-    join: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--join", help="Published scores beside ours: TABLE.csv, or the name of one that bob has; repeatable."
-        ),
-    ] = None,
+    join: Join = None,
 ) -> None:
     """Draw a chart of the records as a picture, PNG or SVG; the same records give the same bytes."""
     from bob.results.files import PICTURES, require_suffix, write_figure

@@ -110,13 +110,12 @@ def _own(results: Path) -> tuple[Cells, pd.DataFrame, list[str]]:
     from bob.results.index import read_runs
     from bob.results.runs import comparable, select
     from bob.standings.cells import cells_of
+    from bob.standings.remarks import about_stale
     from bob.standings.wide import facts_of
 
     every = select(read_runs(results), [], [], [])
     runs = comparable(every)
-    stale = len(every) - len(runs)
-    notes = [f"{stale} runs on other weights, data or protocol versions than the newest are left out."] if stale else []
-    return cells_of(runs), facts_of(runs), notes
+    return cells_of(runs), facts_of(runs), about_stale(every, runs)
 
 
 def _joined(published: Cells, own: Cells) -> Cells:
@@ -162,10 +161,10 @@ def _of(cells: pd.DataFrame, grid: Grid) -> pd.DataFrame:
 
 
 def _matching(values: pd.Series[str], glob: str, option: str) -> pd.Series[bool]:
-    from fnmatch import fnmatchcase
+    from bob.results.globs import matches_any
 
     names = values.unique()
-    found = [name for name in names if name == glob or fnmatchcase(name, glob)]
+    found = [name for name in names if matches_any(name, [glob])]
     if not found:
         hint = did_you_mean(glob, names) or f"There are {', '.join(sorted(names)[:5])}{', ...' * (len(names) > 5)}."
         raise UserError(f"{option} {glob} matches nothing in these tables.", hint)

@@ -9,7 +9,7 @@ import typer
 
 from bob.console import print_lines
 from bob.errors import UserError
-from bob.options import By, Ddof, Missing, OnlyBackbones, OnlyProtocols, OnlyTasks, Over, Results, split_commas
+from bob.options import By, Ddof, Join, Missing, OnlyBackbones, OnlyProtocols, OnlyTasks, Over, Results, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from bob.report.findings import Findings
     from bob.standings.policy import Policy
 
-_Globs = list[str] | None
 _MOST_NAMED = 5
 
 
@@ -32,12 +31,7 @@ def report(
     over: Over = "categories",
     missing: Missing = "show",
     ddof: Ddof = 1,
-    join: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--join", help="Published scores beside ours: TABLE.csv, or the name of one that bob has; repeatable."
-        ),
-    ] = None,
+    join: Join = None,
     sheets: Annotated[
         Path, typer.Option("--sheets", help="Folder of the contact sheets that `bob check` wrote: check-NAME.png.")
     ] = Path("."),

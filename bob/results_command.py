@@ -10,7 +10,7 @@ import typer
 
 from bob.console import print_error, print_lines
 from bob.errors import UserError
-from bob.options import Quiet, split_commas
+from bob.options import OnlyBackbones, OnlyTasks, Quiet, split_commas
 
 if TYPE_CHECKING:
     from bob.results.merge import Plan
@@ -30,8 +30,8 @@ def results() -> None:
 @app.command("verify")
 def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of the records.")] = Path("results"),
-    backbone: Annotated[list[str] | None, typer.Option("--backbone", "-b", help="Only these; globs work.")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Only these; globs work.")] = None,
+    backbone: OnlyBackbones = None,
+    task: OnlyTasks = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
 ) -> None:

@@ -1,11 +1,11 @@
-"""What the page says of each backbone: its card, what its runs noted, and its contact sheet."""
+"""What the page says of each backbone: its card and its contact sheet."""
 
 from __future__ import annotations
 
 import base64
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,12 @@ class Details:
         fields: Term and text of what its newest record says.
         facts: Where the card's facts come from.
         references: A published score in words, and its source.
-        notes: Of its runs, by their id; those that noted nothing are left out.
         sheet: Its contact sheet as a data URI, if there is one.
     """
 
     fields: list[tuple[str, str]]
     facts: list[str]
     references: list[tuple[str, str]]
-    notes: dict[str, str] = field(default_factory=dict)
     sheet: str | None = None
 
 
@@ -51,9 +49,7 @@ def details_of(results: Path, runs: pd.DataFrame) -> dict[str, Details]:
     runs = runs.sort_values(["created", "run_id"])
     newest = runs.drop_duplicates("backbone", keep="last")
     found = {record.request.backbone: _details(record) for record in records_of(results, newest)}
-    noted = runs.loc[runs["notes"] != "", ["backbone", "run_id", "notes"]]
-    notes = {name: dict(zip(own["run_id"], own["notes"], strict=True)) for name, own in noted.groupby("backbone")}
-    return {name: replace(details, notes=notes.get(name, {})) for name, details in sorted(found.items())}
+    return dict(sorted(found.items()))
 
 
 def with_sheets(details: dict[str, Details], folder: Path) -> dict[str, Details]:

@@ -132,7 +132,6 @@ def _runs(findings: Findings, backbones: Mapping[str, int], settings: pd.Series[
     runs = findings.runs.sort_values(["backbone", "task", "protocol", "seed", "run_id"])
     commands, environments = Numbered(), Numbered()
     templates = [_template(*pair) for pair in zip(runs["command"], runs["backbone"], strict=True)]
-    notes = {run: note for details in findings.details.values() for run, note in details.notes.items()}
     keys = zip(runs["task"], runs["protocol"], runs["metric"], strict=True)
     return {
         "runs": {
@@ -143,7 +142,7 @@ def _runs(findings: Findings, backbones: Mapping[str, int], settings: pd.Series[
             "created": [int(datetime.fromisoformat(text).timestamp()) for text in runs["created"]],
             "command": commands.numbers(templates),
             "environment": environments.numbers(runs["environment"]),
-            "notes": words.numbers(notes.get(run, "") for run in runs["run_id"]),
+            "notes": words.numbers(runs["notes"]),
         },
         "commands": commands.texts,
         "environments": [json.loads(text) for text in environments.texts],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bob.errors import UserError
+from bob.results.globs import matches_any
 from bob.results.protocols import base_of, is_layerwise
 from bob.results.runs import comparable, select, summary
 
@@ -70,7 +70,7 @@ def select_layerwise(
         UserError: If nothing is left.
     """
     plain = runs["protocol"].map(base_of)
-    named = [name for name in plain.unique() if not protocols or any(fnmatchcase(name, glob) for glob in protocols)]
+    named = [name for name in plain.unique() if not protocols or matches_any(name, protocols)]
     return select(runs[plain.isin(named)], backbones, tasks, ["*", "*@*"])
 
 

@@ -16,7 +16,7 @@ from bob.results.processes import each
 from bob.results.reading import read_record
 from bob.results.record import RECORD_FILE, RUNS, TRAINING, Record
 from bob.results.schema import SINCE
-from bob.results.verify import check_predictions, differences, integrity, run_folders
+from bob.results.verify import bootstrap_seed, check_predictions, differences, integrity, run_folders
 
 # What two runs of one request may differ in: when, where and how dearly they were made.
 ASIDE = ("cost", "created", "environment", "command", "content_sha256")
@@ -136,7 +136,7 @@ def conflict(one: Copy, other: Copy) -> list[str]:
         return []
     records = [read_record(copy.folder / RECORD_FILE) for copy in (one, other)]
     version = min(record.schema_version for record in records)
-    same_seed = len({_bootstrap_seed(record) for record in records}) == 1
+    same_seed = len({bootstrap_seed(record) for record in records}) == 1
     ours, theirs = (_content(record, version, bounds=same_seed) for record in records)
     return [
         f"{found.key} ({_brief(found.stated)}, {_brief(found.found)})"
@@ -160,10 +160,6 @@ def _content(record: Record, version: int, bounds: bool = True) -> dict[str, Any
         for result in scores.values():
             del result["low"], result["high"]
     return {"metrics": scores, **content}  # what matters most is named first
-
-
-def _bootstrap_seed(record: Record) -> int:
-    return record.request.seed if record.schema_version < SINCE["resampled"] else 0
 
 
 def _distinct(sources: Iterable[Path], target: Path) -> Iterator[Path]:

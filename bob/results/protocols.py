@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
+
+from bob.results.globs import matches_any
 
 _BLOCK = "block"
 
@@ -26,5 +27,5 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     """
     if is_layerwise(name):
         patterns = [pattern for pattern in patterns if "@" in pattern]
-        return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
-    return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+        return matches_any(name, patterns)
+    return not patterns or matches_any(name, patterns)

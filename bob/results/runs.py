@@ -6,7 +6,6 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from pydantic_core import to_json
 from bob.errors import UserError
 from bob.results import protocols as protocol_names
 from bob.results.draws import unpack
+from bob.results.globs import matches_any
 from bob.results.statistics import over_seeds
 
 if TYPE_CHECKING:
@@ -149,8 +149,7 @@ def summary(runs: pd.DataFrame) -> dict[str, Any]:
 def _matching(names: pd.Series[str], patterns: Sequence[str]) -> pd.Series[bool]:
     if not patterns:
         return pd.Series(True, index=names.index)
-    kept = [name for name in names.unique() if any(name == glob or fnmatchcase(name, glob) for glob in patterns)]
-    return names.isin(kept)
+    return names.isin([name for name in names.unique() if matches_any(name, patterns)])
 
 
 def _row(record: dict[str, Any]) -> dict[str, object]:

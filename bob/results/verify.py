@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from bob.errors import UserError
 from bob.results.any import read_predictions
 from bob.results.draws import unpack
+from bob.results.globs import matches_any
 from bob.results.judged import Judged
 from bob.results.judging import judge
 from bob.results.processes import each
@@ -86,7 +86,8 @@ def verify(folder: Path, backbones: Sequence[str] = (), tasks: Sequence[str] = (
     record, problems = integrity(folder)
     if record is None:
         return Finding(folder.name, 0, tuple(problems))
-    if not (_matches(record.request.backbone, backbones) and _matches(record.request.task, tasks)):
+    asked = ((record.request.backbone, backbones), (record.request.task, tasks))
+    if any(globs and not matches_any(name, globs) for name, globs in asked):
         return None
     rounded = False
     try:
@@ -168,9 +169,7 @@ def compare_scores(record: Record, predictions: Judged) -> Iterator[Difference]:
     Raises:
         UserError: If a metric does not fit the predictions, or is not known.
     """
-    # Before schema 4 the resamples of a run were drawn with its own seed.
-    seed = record.request.seed if record.schema_version < SINCE["resampled"] else 0
-    judgement = judge(predictions, record.request.metrics, record.primary, seed)
+    judgement = judge(predictions, record.request.metrics, record.primary, bootstrap_seed(record))
     tables = [key for key in _TABLES if SINCE.get(key, 1) <= record.schema_version]
     again = {"metrics": judgement.metrics} | {key: getattr(predictions, key)() for key in tables}
     # By way of JSON, as it was written: a NaN is null there, a tuple a list.
@@ -180,6 +179,11 @@ def compare_scores(record: Record, predictions: Judged) -> Iterator[Difference]:
         yield from differences(stated[key], found[key], key)
     if record.schema_version >= SINCE["resampled"] and not _same_draws(record.resampled, judgement.resampled):
         yield Difference("resampled", record.resampled[:12], judgement.resampled[:12])
+
+
+def bootstrap_seed(record: Record) -> int:
+    """With which seed the resamples of a run were drawn: before schema 4 with its own."""
+    return record.request.seed if record.schema_version < SINCE["resampled"] else 0
 
 
 def differences(stated: Any, found: Any, key: str) -> Iterator[Difference]:
@@ -192,10 +196,6 @@ def differences(stated: Any, found: Any, key: str) -> Iterator[Difference]:
             yield from differences(one, other, f"{key}[{number}]")
     elif type(stated) is not type(found) or stated != found:
         yield Difference(key, stated, found)
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _same_draws(stated: str, found: str) -> bool:

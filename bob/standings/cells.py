@@ -54,8 +54,8 @@ def cells_of(runs: pd.DataFrame) -> Cells:
         runs: As `runs.comparable` sifts them.
     """
     order = runs[[*_CELL, "seed"]].reset_index(drop=True).sort_values([*_CELL, "seed"]).index.to_numpy()
-    numbers = runs.groupby(_CELL, sort=True).ngroup().to_numpy()[order]
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    cell_of_run = runs.groupby(_CELL, sort=True).ngroup().to_numpy()[order]
+    starts = np.flatnonzero(np.diff(cell_of_run, prepend=-1))
     seeds = np.diff(starts, append=len(order))
     first = order[starts]
     table = runs[[column for column in COLUMNS if column in runs]].iloc[first].reindex(columns=list(COLUMNS))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import get_args
 
 import pandas as pd
 
 from bob.cards import Paradigm
 from bob.errors import UserError, did_you_mean
+from bob.results.globs import matches_any
 
 SMALL = 30_000_000  # parameters; what the paper calls small has fewer
 PARADIGMS: tuple[str, ...] = get_args(Paradigm)
@@ -81,7 +81,7 @@ def narrow(runs: pd.DataFrame, filters: Filters) -> pd.DataFrame:
         kept &= newest["parameters"] <= filters.most
     if filters.small:
         kept &= newest["parameters"] < SMALL
-    names = [name for name in newest.index[kept] if not any(_matches(name, glob) for glob in filters.without)]
+    names = [name for name in newest.index[kept] if not matches_any(name, filters.without)]
     left = runs[runs["backbone"].isin(names)]
     if filters.categories:
         left = left[left["category"].isin(filters.categories)]
@@ -129,15 +129,11 @@ def _check(runs: pd.DataFrame, filters: Filters) -> None:
             raise UserError(f"--category {category}: there is no record of such a task.", hint)
     names = sorted(runs["backbone"].unique())
     for glob in filters.without:
-        if not any(_matches(name, glob) for name in names):
+        if not any(matches_any(name, [glob]) for name in names):
             hint = did_you_mean(glob, names) or "Leave it away, or see the names in `bob leaderboard`."
             raise UserError(f"--without {glob} matches no backbone of these records.", hint)
     if filters.least is not None and filters.most is not None and filters.least > filters.most:
         raise UserError("--min-params is more than --max-params.", "Exchange them.")
-
-
-def _matches(name: str, glob: str) -> bool:
-    return name == glob or fnmatchcase(name, glob)
 
 
 def _listed(names: Iterable[str], word: str) -> str:

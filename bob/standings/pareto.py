@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bob.results.statistics import Floats
 
 
 def pareto_front(score: Floats, cost: Floats) -> NDArray[np.bool_]:

@@ -47,6 +47,14 @@ def test_commands(findings: Findings) -> None:
     assert len(data["commands"]) == 6  # one a setting
 
 
+def test_notes(findings: Findings) -> None:
+    noted = findings.runs.assign(notes=["few images", *[""] * (len(findings.runs) - 1)])
+    data = found(replace(findings, runs=noted))
+    said = [data["words"][number] for number in data["runs"]["notes"]]
+    by_id = dict(zip(data["runs"]["run_id"], said, strict=True))
+    assert by_id == dict(zip(noted["run_id"], noted["notes"], strict=True))
+
+
 def test_cells(findings: Findings) -> None:
     data = found(findings)
     cells, table = data["cells"], findings.cells.table.set_index(["backbone", "setting"])
